@@ -1,0 +1,113 @@
+"""The configuration of the driver: one YAML file beside OpenNebula's own.
+
+OpenNebula distributes it with `onehost sync`. It is written by oneadmin and read by root, so it is data only: parsed
+safely, every key and value checked. Parsing YAML costs more than all the rest of a driver call's start,
+so the checked result is kept as JSON under /run, valid as long as the file's inode, size and time are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+from . import __version__
+from .addresses import Network, device_name, mac
+from .errors import AwsOvsError
+
+PATH = "/var/tmp/one/etc/vnm/aws_ovs.yaml"
+CACHE = "/run/aws_ovs/config.json"
+_SIZE_LIMIT = 65536
+
+
+class Config(NamedTuple):
+    """Every key of the file, with its default."""
+
+    datapath_type: str = "system"
+    underlay_interface: str = "auto"
+    internet_mtu: int = 1500
+    vni_base: int = 1048576
+    gateway_mac: str = "02:a5:0e:00:00:01"
+    transit_range: str = "198.18.0.0/15"
+    lock_timeout: int = 60
+
+
+_RANGES = {"internet_mtu": (576, 9001), "vni_base": (0, 16_000_000), "lock_timeout": (1, 3600)}
+
+
+def check(values: object, path: str = PATH) -> Config:
+    """The configuration that a parsed file means.
+
+    Args:
+        values: what the YAML parser returned.
+        path: named in errors.
+
+    Raises:
+        AwsOvsError: an unknown key, or a value of the wrong type or out of range.
+    """
+    if values is None:
+        return Config()
+    if not isinstance(values, dict):
+        raise AwsOvsError(f"{path} must hold 'key: value' lines, not {type(values).__name__}; correct it")
+    defaults = Config()._asdict()
+    for key, value in values.items():
+        if key not in defaults:
+            raise AwsOvsError(f"{path}: unknown key {str(key)[:40]!r}; the keys are {', '.join(defaults)}")
+        if type(value) is not type(defaults[key]):
+            kind = "a number" if isinstance(defaults[key], int) else "text"
+            raise AwsOvsError(f"{path}: {key} must be {kind}, not {str(value)[:40]!r}; correct it")
+        if key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
+            low, high = _RANGES[key]
+            raise AwsOvsError(f"{path}: {key} must be from {low} to {high}, not {value}; correct it")
+    config = Config(**{**defaults, **values})
+    if config.datapath_type not in ("system", "netdev"):
+        raise AwsOvsError(f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}; correct it")
+    device_name(config.underlay_interface, f"{path}: underlay_interface")
+    network = Network(config.transit_range, f"{path}: transit_range")
+    if network.prefix_length > 24:
+        raise AwsOvsError(f"{path}: transit_range {network} is too small; use a /24 or larger")
+    return config._replace(gateway_mac=mac(config.gateway_mac, f"{path}: gateway_mac"))
+
+
+def parse(path: str) -> Config:
+    """Read and check the YAML file itself."""
+    import yaml  # costs 20 ms: only when the cache is stale
+
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_SIZE_LIMIT + 1)
+        if len(text) > _SIZE_LIMIT:
+            raise AwsOvsError(f"{path} is larger than {_SIZE_LIMIT} bytes; restore the one that was installed")
+        return check(yaml.safe_load(text), path)
+    except FileNotFoundError:
+        return Config()
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as bad:
+        where = getattr(bad, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise AwsOvsError(f"{path}{line} is not valid YAML; correct it and run 'onehost sync -f'") from None
+
+
+def load(path: str = PATH, cache: str = CACHE) -> Config:
+    """The configuration in force; the defaults where there is no file.
+
+    Raises:
+        AwsOvsError: the file is not valid.
+    """
+    try:
+        status = os.stat(path)
+        stamp = [__version__, status.st_ino, status.st_size, status.st_mtime_ns]
+    except FileNotFoundError:
+        return Config()
+    try:
+        with open(cache, encoding="utf-8") as file:
+            kept = json.load(file)
+        if kept["stamp"] == stamp:
+            return Config(*kept["values"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no usable cache
+    config = parse(path)
+    temporary = f"{cache}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump({"stamp": stamp, "values": list(config)}, file)
+    os.replace(temporary, cache)
+    return config

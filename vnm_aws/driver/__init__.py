@@ -1,0 +1,1 @@
+"""The verbs that OpenNebula and administrators call on a node."""

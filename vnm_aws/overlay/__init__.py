@@ -1,0 +1,1 @@
+"""Open vSwitch: bridges, tunnels to the peers, and the OpenFlow pipeline."""

@@ -1,0 +1,183 @@
+"""Bridges and patch ports: what is there, and the changes that make it what is needed.
+
+The overlay bridge `aws_ovs` holds the tunnels and the node's two internal ports. Each VNET bridge is joined to it by one pair of
+patch ports for each VNI. All bridges are `fail_mode=secure`: a port without flows passes nothing.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ..errors import AwsOvsError
+from .ovsdb import Operation, Ovsdb, as_dict, as_list, ids_include, ovs_map, ovs_set, replace_ids, select
+from .pipeline import NODE_MAC
+
+OVERLAY = "aws_ovs"
+GATEWAY_PORT = "aws_gw"
+REPAIR_PORT = "aws_icmp"
+RESERVED = (OVERLAY, GATEWAY_PORT, REPAIR_PORT)
+ROLE = "aws_ovs"
+"""The key of external_ids that marks what the driver owns: overlay, vnet, node, patch, tunnel or guest."""
+
+_PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
+_UPLINK_HINT = "give the network another BRIDGE, or empty this one: ovs-vsctl del-br"
+
+
+class Row(NamedTuple):
+    """An Interface that the driver owns."""
+
+    name: str
+    ofport: int
+    ids: dict[str, str]
+
+
+def rows(reply: list[dict[str, Any]]) -> list[Row]:
+    """The interfaces of a select; `ofport` is 0 while ovs-vswitchd has not taken a port."""
+    return [Row(row["name"], _ofport(row["ofport"]), as_dict(row["external_ids"])) for row in reply]
+
+
+def _ofport(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def select_role(role: str) -> Operation:
+    """Select the interfaces of one role."""
+    return select("Interface", [ids_include(**{ROLE: role})], _PORT_COLUMNS)
+
+
+def patch_name(bridge: str, vni: int) -> tuple[str, str]:
+    """Names of the patch ports that join `bridge` to the overlay bridge for `vni`: its own and the far end."""
+    tail = f"{vni:06x}{binascii.crc32(bridge.encode()):08x}"
+    return f"p{tail}", f"q{tail}"
+
+
+class Plan:
+    """Operations of one transaction, which refer to each other by names."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self._names = 0
+
+    def name(self) -> str:
+        """A name for a row that the transaction inserts."""
+        self._names += 1
+        return f"row{self._names}"
+
+    def port(self, bridge: list[Any] | None, name: str, interface: dict[str, Any]) -> list[Any]:
+        """Add a port with one interface.
+
+        Args:
+            bridge: condition that finds its bridge, or None when the caller inserts the bridge.
+            name: of the port and its interface.
+            interface: further columns of the interface.
+
+        Returns:
+            a reference to the port.
+        """
+        inner, outer = self.name(), self.name()
+        self.operations.append({"op": "insert", "table": "Interface", "row": {"name": name, **interface}, "uuid-name": inner})
+        row = {"name": name, "interfaces": ["named-uuid", inner]}
+        self.operations.append({"op": "insert", "table": "Port", "row": row, "uuid-name": outer})
+        reference = ["named-uuid", outer]
+        if bridge is not None:
+            mutation = [["ports", "insert", ovs_set([reference])]]
+            self.operations.append({"op": "mutate", "table": "Bridge", "where": [bridge], "mutations": mutation})
+        return reference
+
+    def bridge(self, name: str, role: str, datapath_type: str, ports: list[Any]) -> None:
+        """Add a bridge of the driver with its LOCAL port and `ports`."""
+        local = self.port(None, name, {"type": "internal"})
+        reference = self.name()
+        row = {
+            "name": name, "fail_mode": "secure", "datapath_type": datapath_type, "ports": ovs_set([local, *ports]),
+            "external_ids": ovs_map({ROLE: role}), "other_config": ovs_map({"disable-in-band": "true"}),
+        }  # fmt: skip
+        self.operations.append({"op": "insert", "table": "Bridge", "row": row, "uuid-name": reference})
+        mutation = [["bridges", "insert", ovs_set([["named-uuid", reference]])]]
+        self.operations.append({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutation})
+
+    def secure(self, name: str, role: str, datapath_type: str) -> None:
+        """Take over an existing bridge."""
+        where = [["name", "==", name]]
+        row = {"fail_mode": "secure", "datapath_type": datapath_type}
+        self.operations.append({"op": "update", "table": "Bridge", "where": where, "row": row})
+        self.operations.append(replace_ids("Bridge", where, [], {ROLE: role}))
+
+
+def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Plan:
+    """What makes the overlay bridge complete.
+
+    Args:
+        db: the database.
+        datapath_type: `system` or `netdev`.
+        mtu: of aws_gw, the way to the Internet.
+    """
+    found, ports = db.transact([_select_bridge(OVERLAY), select_role("node")])
+    plan = Plan()
+    internal = {"type": "internal", "external_ids": ovs_map({ROLE: "node"})}
+    wanted = {
+        GATEWAY_PORT: {**internal, "mac": NODE_MAC, "mtu_request": mtu},
+        REPAIR_PORT: {**internal, "mtu_request": mtu},
+    }
+    if not found:
+        plan.bridge(OVERLAY, "overlay", datapath_type, [plan.port(None, name, row) for name, row in wanted.items()])
+        return plan
+    if not _is_right(found[0], "overlay", datapath_type):
+        plan.secure(OVERLAY, "overlay", datapath_type)
+    there = {row["name"] for row in ports}
+    for name, row in wanted.items():
+        if name not in there:
+            plan.port(["name", "==", OVERLAY], name, row)
+    return plan
+
+
+def _select_bridge(name: str) -> Operation:
+    return select("Bridge", [["name", "==", name]], ["name", "fail_mode", "datapath_type", "external_ids", "ports"])
+
+
+def _is_right(row: dict[str, Any], role: str, datapath_type: str) -> bool:
+    return bool(
+        row["fail_mode"] == "secure"
+        and (row["datapath_type"] or "system") == datapath_type
+        and as_dict(row["external_ids"]).get(ROLE) == role
+    )
+
+
+def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type: str) -> Plan:
+    """What gives each (bridge, VNI) its bridge and its patch ports.
+
+    Raises:
+        AwsOvsError: a bridge exists, is not the driver's, and has ports of somebody else.
+    """
+    networks = sorted(set(networks))
+    names = sorted({bridge for bridge, _ in networks})
+    *found, patches = db.transact([*(_select_bridge(name) for name in names), select_role("patch")])
+    plan = Plan()
+    for name, reply in zip(names, found, strict=True):
+        if name in RESERVED:
+            raise AwsOvsError(f"BRIDGE {name} is the driver's own; give the network another one")
+        if not reply:
+            plan.bridge(name, "vnet", datapath_type, [])
+        elif not _is_right(reply[0], "vnet", datapath_type):
+            if as_dict(reply[0]["external_ids"]).get(ROLE) != "vnet":
+                _refuse_foreign_ports(db, name, as_list(reply[0]["ports"]))
+            plan.secure(name, "vnet", datapath_type)
+    there = {row["name"] for row in patches}
+    for bridge, vni in networks:
+        near, far = patch_name(bridge, vni)
+        for name, peer, on in ((near, far, bridge), (far, near, OVERLAY)):
+            if name not in there:
+                ids = {ROLE: "patch", "aws_ovs-network": f"{bridge}/{vni}", "aws_ovs-on": on}
+                row = {"type": "patch", "options": ovs_map({"peer": peer}), "external_ids": ovs_map(ids)}
+                plan.port(["name", "==", on], name, row)
+    return plan
+
+
+def _refuse_foreign_ports(db: Ovsdb, bridge: str, ports: list[Any]) -> None:
+    replies = db.transact([select("Port", [["_uuid", "==", port]], ["name"]) for port in ports])
+    for reply in replies:
+        name = reply[0]["name"] if reply else bridge
+        if name != bridge and not name.startswith("one-"):
+            raise AwsOvsError(f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone; {_UPLINK_HINT}")

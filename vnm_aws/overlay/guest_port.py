@@ -1,0 +1,130 @@
+"""The desired state of one guest port: what a NIC and its aliases mean on the node where the VM runs.
+
+Every address of a guest that may leave through the gateway gets one *node-side* address, which it is exchanged for without
+any connection state: the NIC's AWS_PRIVATE_IP or, when it has none, a transit address of this node, which the
+node's kernel hides behind its own address. A private address that several NICs share by ports, or that is a second one for
+the same guest address, is mapped onto the node-side address with connection state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ..addresses import Network, int_to_ip, ip_to_int
+from ..errors import AwsOvsError
+from ..vm import Nic, PortRange
+
+
+class Mapping(NamedTuple):
+    """Guest address `inside` is `outside` between the bridge and the node's kernel, both ways, without state."""
+
+    inside: str
+    outside: str
+
+
+class SharedAddress(NamedTuple):
+    """Private address `private_ip` (only the ports of `ports`, or all) leads to node-side address `outside`, with state."""
+
+    private_ip: str
+    outside: str
+    ports: PortRange | None
+
+
+class GuestPort(NamedTuple):
+    """One NIC on this node; all that the flows are made of but the port numbers."""
+
+    vm_id: int
+    nic_id: int
+    name: str
+    bridge: str
+    vni: int
+    mac: str
+    addresses: tuple[str, ...]
+    ip6: tuple[str, ...]
+    gateways: tuple[str, ...]
+    filter_mac: bool
+    filter_ip: bool
+    mappings: tuple[Mapping, ...]
+    shared: tuple[SharedAddress, ...]
+
+    @property
+    def claims(self) -> list[str]:
+        """What only one guest port of the node may have, as text: MAC and addresses in its VNI, private addresses and ports."""
+        own = [f"{self.vni}/{address}" for address in (self.mac, *self.addresses)]
+        outside = [mapping.outside for mapping in self.mappings]
+        return own + outside + [f"{one.private_ip}{_span(one.ports)}" for one in self.shared]
+
+
+def _span(ports: PortRange | None) -> str:
+    return f":{ports.external}-{ports.external + ports.count - 1}" if ports else ""
+
+
+def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: Iterable[str], used: set[str]) -> GuestPort:
+    """The guest port that a NIC asks for.
+
+    Args:
+        vm_id: the VM.
+        nic: its NIC with those aliases that are to be in force.
+        vni: its network.
+        transit: where transit addresses come from.
+        kept: transit addresses that the port has already; used again, so that a second run changes nothing.
+        used: transit addresses of other ports; the ones that this port gets are added.
+
+    Raises:
+        AwsOvsError: no transit address is left.
+    """
+    own = list(dict.fromkeys([*([nic.ip] if nic.ip else []), *(a.ip for a in nic.aliases if a.ip and not a.external)]))
+    wishes: list[tuple[str, str, PortRange | None]] = []
+    for one, inside in [(nic, nic.ip), *((alias, nic.ip if alias.external else alias.ip) for alias in nic.aliases)]:
+        if one.private_ip and inside:
+            wishes.append((one.private_ip, inside, one.ports))
+    outside: dict[str, str] = {}
+    for private_ip, inside, ports in wishes:
+        if ports is None:
+            outside.setdefault(inside, private_ip)
+    spare = iter([address for address in kept if address in transit and address not in used])
+    for address in own:
+        if address not in outside and (nic.gateways or any(inside == address for _, inside, _ in wishes)):
+            outside[address] = next(spare, "") or _free(transit, used)
+            used.add(outside[address])
+    shared = [
+        SharedAddress(private_ip, outside[inside], ports)
+        for private_ip, inside, ports in wishes
+        if outside[inside] != private_ip
+    ]
+    mappings = tuple(Mapping(inside, address) for inside, address in outside.items())
+    return GuestPort(
+        vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
+        nic.filter_mac, nic.filter_ip, mappings, tuple(shared),
+    )  # fmt: skip
+
+
+def _free(transit: Network, used: set[str]) -> str:
+    first = ip_to_int(str(transit).partition("/")[0])
+    for value in range(first + 1, first + transit.size - 1):
+        if int_to_ip(value) not in used:
+            return int_to_ip(value)
+    raise AwsOvsError(f"transit_range {transit} has no free address; enlarge it in aws_ovs.yaml and run 'onehost sync -f'")
+
+
+def to_json(ports: Iterable[GuestPort]) -> str:
+    """The text form in which a VM's ports are kept."""
+    return json.dumps([port._asdict() for port in ports], separators=(",", ":"))
+
+
+def from_json(text: str) -> list[GuestPort]:
+    """The ports in a text that `to_json` wrote."""
+    return [_from_dict(fields) for fields in json.loads(text)]
+
+
+def _from_dict(fields: dict[str, Any]) -> GuestPort:
+    for key in ("addresses", "ip6", "gateways"):
+        fields[key] = tuple(fields[key])
+    fields["mappings"] = tuple(Mapping(*one) for one in fields["mappings"])
+    fields["shared"] = tuple(
+        SharedAddress(private_ip, outside, PortRange(*ports) if ports else None)
+        for private_ip, outside, ports in fields["shared"]
+    )
+    return GuestPort(**fields)

@@ -1,0 +1,34 @@
+"""Changing flows: one atomic `ovs-ofctl bundle` a bridge, those of several bridges at the same time."""
+
+from __future__ import annotations
+
+from .. import processes
+from ..errors import AwsOvsError
+
+Bundles = dict[str, list[str]]
+"""For each bridge, lines of `ovs-ofctl bundle`: `flow add …`, `flow delete …`, `packet-out …`."""
+
+TIMEOUT_S = 30
+
+
+def apply(bundles: Bundles) -> None:
+    """Carry out each bridge's bundle: all of its lines or, when one is refused, none of them.
+
+    Raises:
+        AwsOvsError: a bridge refused its bundle; those of the other bridges may have been carried out.
+    """
+    tools = []
+    failures = []
+    for bridge, lines in bundles.items():
+        if lines:
+            argv = ["ovs-ofctl", f"--timeout={TIMEOUT_S}", "bundle", bridge, "-"]
+            try:
+                tools.append((bridge, processes.start(argv, "\n".join(lines) + "\n")))
+            except OSError as bad:
+                failures.append(f"ovs-ofctl cannot be started ({bad.strerror}); install openvswitch-switch")
+    for bridge, tool in tools:
+        error = processes.finish(tool)
+        if error:
+            failures.append(f"bridge {bridge} refused its flows ({error}); run 'aws-ovs restore' on the node")
+    if failures:
+        raise AwsOvsError(failures[0])

@@ -1,0 +1,94 @@
+"""The mesh: one unicast VXLAN port for each peer on the overlay bridge, changed by the difference only."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from ..addresses import ip_to_int, ipv4, shown
+from ..errors import AwsOvsError
+from .bridges import OVERLAY, ROLE, Plan, select_role
+from .ovsdb import Ovsdb, ovs_map, ovs_set, select
+
+PEERS = "/var/lib/aws_ovs/peers.json"
+SIZE_LIMIT = 1 << 20
+
+
+class Peer(NamedTuple):
+    """A node of the mesh and its VXLAN endpoint."""
+
+    name: str
+    vtep: str
+
+
+def parse(text: bytes) -> list[Peer]:
+    """The peers in a document like `{"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}`.
+
+    Raises:
+        AwsOvsError: it is not such a document, or names an endpoint twice.
+    """
+    example = 'send {"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}'
+    if len(text) > SIZE_LIMIT:
+        raise AwsOvsError(f"the peer list is larger than {SIZE_LIMIT} bytes; {example}")
+    try:
+        entries = json.loads(text)["peers"]
+        pairs = [(entry["name"], entry["vtep"]) for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise AwsOvsError(f"the peer list is not valid; {example}") from None
+    peers = []
+    for name, vtep in pairs:
+        if not isinstance(name, str) or not isinstance(vtep, str) or not name.isprintable() or not 1 <= len(name) <= 255:
+            raise AwsOvsError(f"the peer {shown(str(name))} is not valid; {example}")
+        peers.append(Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep")))
+    vteps = [peer.vtep for peer in peers]
+    for peer in peers:
+        if vteps.count(peer.vtep) > 1:
+            raise AwsOvsError(f"two peers have the VXLAN endpoint {peer.vtep}; correct the peer list")
+    return peers
+
+
+def load(path: str = PEERS) -> list[Peer]:
+    """The stored peer list; empty when none was ever sent."""
+    try:
+        with open(path, "rb") as file:
+            return parse(file.read(SIZE_LIMIT + 1))
+    except FileNotFoundError:
+        return []
+
+
+def _name(vtep: str) -> str:
+    return f"vx-{ip_to_int(vtep):08x}"
+
+
+def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Plan:
+    """What makes the tunnels those of `peers`; the one whose endpoint is `local_ip` is this node itself."""
+    columns = ["_uuid", "name", "options", "external_ids"]
+    query = {**select_role("tunnel"), "columns": columns}
+    there = {row["name"]: row for row in db.transact([query])[0]}
+    wanted = {_name(peer.vtep): peer for peer in peers if peer.vtep != local_ip}
+    changes = Plan()
+    for name, peer in wanted.items():
+        row = _interface(peer, local_ip)
+        if name not in there:
+            changes.port(["name", "==", OVERLAY], name, row)
+        elif any(sorted(there[name][key][1]) != sorted(row[key][1]) for key in ("options", "external_ids")):
+            where = [["name", "==", name]]
+            changes.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
+    _remove(db, changes, [name for name in there if name not in wanted])
+    return changes
+
+
+def _interface(peer: Peer, local_ip: str) -> dict[str, Any]:
+    options = {"remote_ip": peer.vtep, "local_ip": local_ip, "key": "flow", "dst_port": "4789"}
+    ids = {ROLE: "tunnel", "aws_ovs-peer": peer.name}
+    return {"type": "vxlan", "options": ovs_map(options), "external_ids": ovs_map(ids)}
+
+
+def _remove(db: Ovsdb, changes: Plan, names: list[str]) -> None:
+    ports = db.transact([select("Port", [["name", "==", name]], ["_uuid"]) for name in names])
+    gone = [reply[0]["_uuid"] for reply in ports if reply]
+    if gone:
+        # A port that no bridge holds any longer vanishes, and its interface with it.
+        mutation = [["ports", "delete", ovs_set(gone)]]
+        where = [["name", "==", OVERLAY]]
+        changes.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutation})

@@ -1,0 +1,89 @@
+"""What this node's way into the VPC looks like: the ENI's name, address and MTU, asked of the kernel in microseconds."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from typing import NamedTuple
+
+from ..addresses import Network, int_to_ip, ip_to_int
+from ..errors import AwsOvsError
+
+_SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFMTU = 0x8915, 0x891B, 0x8921
+VXLAN_OVERHEAD = 50
+"""Bytes that VXLAN over IPv4 adds to a guest's packet."""
+
+
+class Underlay(NamedTuple):
+    """The interface that carries the tunnels."""
+
+    interface: str
+    address: str
+    subnet: str
+    mtu: int
+
+    def guest_mtu(self, internet_mtu: int, leaves: bool) -> int:
+        """The largest MTU that a guest may use.
+
+        Args:
+            internet_mtu: MTU at the Internet gateway.
+            leaves: the network has a gateway, so that packets can leave to the Internet.
+        """
+        return (min(self.mtu, internet_mtu) if leaves else self.mtu) - VXLAN_OVERHEAD
+
+
+def find(interface: str) -> Underlay:
+    """The underlay of this node.
+
+    Args:
+        interface: its name, or `auto` for the one of the default route.
+
+    Raises:
+        AwsOvsError: there is none, or it has no IPv4 address.
+    """
+    name = _default_interface() if interface == "auto" else interface
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            address = _ask(control, name, _SIOCGIFADDR)[4:8]
+            mask = _ask(control, name, _SIOCGIFNETMASK)[4:8]
+            mtu = struct.unpack_from("=i", _ask(control, name, _SIOCGIFMTU))[0]
+        except OSError as bad:
+            raise AwsOvsError(
+                f"the underlay interface {name} has no IPv4 address ({bad.strerror}); configure it, or set "
+                "underlay_interface in aws_ovs.yaml"
+            ) from None
+    own, bits = int.from_bytes(address, "big"), int.from_bytes(mask, "big")
+    length = bits.bit_count()
+    return Underlay(name, int_to_ip(own), f"{int_to_ip(own & bits)}/{length}", mtu)
+
+
+def _ask(control: socket.socket, name: str, request: int) -> bytes:
+    return fcntl.ioctl(control.fileno(), request, struct.pack("16s24x", name.encode()[:15]))[16:]
+
+
+def _default_interface() -> str:
+    best: tuple[int, str] | None = None
+    with open("/proc/net/route", encoding="ascii") as table:
+        for line in table:
+            fields = line.split()
+            if fields[1:2] == ["00000000"] and fields[7] == "00000000":
+                best = min(best or (1 << 32, ""), (int(fields[6]), fields[0]))
+    if best is None:
+        raise AwsOvsError("this node has no default route to find its ENI by; set underlay_interface in aws_ovs.yaml")
+    return best[1]
+
+
+def is_local(address: str) -> bool:
+    """True when the kernel of this node has `address` configured on an interface."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def in_subnet(underlay: Underlay, address: str) -> bool:
+    """True when AWS can give `address` to this node's ENI: secondary addresses come from the ENI's subnet."""
+    return address in Network(underlay.subnet, "subnet") and ip_to_int(address) != ip_to_int(underlay.address)

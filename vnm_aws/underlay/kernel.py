@@ -1,0 +1,171 @@
+"""The static way between the ENI and the overlay bridge in this node's kernel; nothing of it depends on VMs.
+
+A packet that reaches the ENI for an address of its subnet that is not the node's own is for a VM: a policy
+rule sends it to aws_gw, an internal port of the overlay bridge. What comes out of aws_gw is routed to the ENI, behind the
+node's own address where its source is a transit address. pyroute2 is imported here only; it costs 170 ms,
+and this runs when the node starts, not when a VM does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from .. import processes
+from ..errors import AwsOvsError
+from . import repair
+from .eni import Underlay
+
+GATEWAY_PORT = "aws_gw"
+REPAIR_PORT = "aws_icmp"
+ROUTE_TABLE = 4789
+_RULE_PRIORITY = 4789
+_NEXT_HOP = "169.254.87.1"
+"""An address that nothing has: the kernel needs a next hop on aws_gw to put into a MAC header."""
+_ONLINK = 4
+_RTN_UNICAST_SCOPE = 0
+
+
+def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> None:
+    """Bring the node's kernel into the state that the overlay needs; what is right already stays untouched.
+
+    Args:
+        underlay: the ENI.
+        gateway_mac: the gateway's MAC, used as the next hop's.
+        transit: the range of transit addresses.
+        internet_mtu: MTU at the Internet gateway.
+
+    Raises:
+        AwsOvsError: the kernel or nft refuses something.
+    """
+    guest_mtu = underlay.guest_mtu(internet_mtu, leaves=True)
+    try:
+        with IPRoute() as ip:
+            _routes(ip, underlay, gateway_mac, transit, guest_mtu)
+    except NetlinkError as bad:
+        raise AwsOvsError(f"the kernel refused the node's routes ({bad}); run 'aws-ovs restore' again") from None
+    for interface, key, value in _settings(underlay.interface):
+        _sysctl(f"net/ipv4/conf/{interface}/{key}", value)
+    for interface in (GATEWAY_PORT, REPAIR_PORT):
+        _sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")
+    _load(ruleset(underlay, transit))
+    repair.ensure()
+
+
+def _settings(eni: str) -> list[tuple[str, str, str]]:
+    return [
+        (eni, "forwarding", "1"),
+        (GATEWAY_PORT, "forwarding", "1"),
+        # The way back to a VM's private address is aws_gw only for what came in on the ENI: loose is as strict as it can be.
+        (GATEWAY_PORT, "rp_filter", "2"),
+        (GATEWAY_PORT, "send_redirects", "0"),
+    ]
+
+
+def _sysctl(path: str, value: str) -> None:
+    full = f"/proc/sys/{path}"
+    try:
+        with open(full, encoding="ascii") as file:
+            if file.read().strip() == value:
+                return
+        with open(full, "w", encoding="ascii") as file:
+            file.write(value)
+    except FileNotFoundError:
+        if "ipv6" not in path:  # a kernel may have no IPv6
+            raise AwsOvsError(f"{full} is not there; run 'aws-ovs restore' again") from None
+    except OSError as bad:
+        raise AwsOvsError(f"{full} cannot be set to {value} ({bad.strerror}); run as root") from None
+
+
+def _routes(ip: Any, underlay: Underlay, gateway_mac: str, transit: str, guest_mtu: int) -> None:
+    gateway = _index(ip, GATEWAY_PORT)
+    for index in (gateway, _index(ip, REPAIR_PORT)):
+        ip.link("set", index=index, state="up")
+    ip.neigh("replace", dst=_NEXT_HOP, lladdr=gateway_mac, ifindex=gateway, state="permanent")
+    way = {"gateway": _NEXT_HOP, "oif": gateway, "flags": _ONLINK, "metrics": {"mtu": guest_mtu}}
+    ip.route("replace", dst="0.0.0.0/0", table=ROUTE_TABLE, **way)
+    ip.route("replace", dst=transit, **way)
+    wanted = (underlay.interface, *underlay.subnet.split("/"))
+    found = False
+    for rule in ip.get_rules(family=2):
+        if rule.get_attr("FRA_TABLE") != ROUTE_TABLE:
+            continue
+        here = (rule.get_attr("FRA_IIFNAME"), rule.get_attr("FRA_DST"), str(rule["dst_len"]))
+        if here == wanted and not found:
+            found = True
+        else:
+            ip.rule("del", **_rule(here[0], f"{here[1]}/{here[2]}", rule.get_attr("FRA_PRIORITY")))
+    if not found:
+        ip.rule("add", **_rule(underlay.interface, underlay.subnet, _RULE_PRIORITY))
+
+
+def _rule(interface: str, destination: str, priority: int) -> dict[str, Any]:
+    address, _, length = destination.partition("/")
+    return {
+        "table": ROUTE_TABLE, "priority": priority, "iifname": interface, "dst": address, "dst_len": int(length),
+    }  # fmt: skip
+
+
+def _index(ip: Any, name: str) -> int:
+    found = ip.link_lookup(ifname=name)
+    if not found:
+        raise AwsOvsError(f"interface {name} of the overlay bridge is not there; see journalctl -u ovs-vswitchd")
+    return int(found[0])
+
+
+def ruleset(underlay: Underlay, transit: str) -> str:
+    """The node's nft tables. The first two lines of each make loading them a replacement."""
+    eni = underlay.interface
+    return f"""
+table ip aws_ovs
+delete table ip aws_ovs
+table ip aws_ovs {{
+  # Bound to a VM's quoted packet: see vnm_aws/underlay/repair.py, which fills it.
+  chain {repair.OUTWARD_CHAIN} {{ }}
+  chain prerouting_raw {{
+    type filter hook prerouting priority raw; policy accept;
+    udp dport 4789 notrack
+    iifname "{GATEWAY_PORT}" icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} ip frag-off & 0x1fff == 0 jump {repair.OUTWARD_CHAIN}
+    iifname "{GATEWAY_PORT}" ip saddr != {transit} notrack
+    iifname "{eni}" fib daddr type != local notrack
+  }}
+  chain output_raw {{
+    type filter hook output priority raw; policy accept;
+    udp dport 4789 notrack
+  }}
+  chain input_filter {{
+    type filter hook input priority filter; policy accept;
+    iifname "{GATEWAY_PORT}" counter drop comment "guests never talk to the node itself"
+  }}
+  chain forward_filter {{
+    type filter hook forward priority filter; policy accept;
+    iifname "{GATEWAY_PORT}" oifname != "{eni}" counter drop comment "guests leave by the ENI only"
+  }}
+  chain postrouting_nat {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {transit} oifname "{eni}" snat to {underlay.address}
+  }}
+}}
+table netdev aws_ovs
+delete table netdev aws_ovs
+table netdev aws_ovs {{
+  chain {repair.INWARD_CHAIN} {{ }}
+  chain ingress {{
+    type filter hook ingress device "{REPAIR_PORT}" priority filter; policy drop;
+    meta protocol ip jump {repair.INWARD_CHAIN}
+    meta protocol ip fwd to "{REPAIR_PORT}"
+  }}
+}}
+"""
+
+
+def _load(text: str) -> None:
+    try:
+        error = processes.finish(processes.start(["nft", "-f", "-"], text))
+    except OSError as bad:
+        error = os.strerror(bad.errno or 0)
+    if error:
+        raise AwsOvsError(f"nft refused the node's rules ({error}); check that nftables is installed and the kernel has it")
