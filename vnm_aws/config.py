@@ -11,7 +11,7 @@ import json
 import os
 from typing import NamedTuple
 
-from . import __version__
+from . import __version__, files
 from .addresses import Network, device_name, mac
 from .errors import AwsOvsError
 
@@ -106,8 +106,5 @@ def load(path: str = PATH, cache: str = CACHE) -> Config:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no usable cache
     config = parse(path)
-    temporary = f"{cache}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump({"stamp": stamp, "values": list(config)}, file)
-    os.replace(temporary, cache)
+    files.replace(cache, json.dumps({"stamp": stamp, "values": list(config)}))
     return config

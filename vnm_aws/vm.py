@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lxml import etree
 
@@ -24,11 +24,11 @@ MAX_VNI = 0xFFFFFF
 
 
 class PortRange(NamedTuple):
-    """`count` ports from `external` on, at the shared private address, are the VM's from `internal` on."""
+    """`size` ports from `external` on, at the shared private address, are the VM's from `internal` on."""
 
     external: int
     internal: int
-    count: int
+    size: int
 
 
 class Alias(NamedTuple):
@@ -66,6 +66,10 @@ class Nic(NamedTuple):
     def vni(self, vni_base: int) -> int:
         """VLAN_ID, or for a VNET older than the driver `vni_base` + NETWORK_ID: the same on every node."""
         return self.vlan_id if self.vlan_id is not None else vni_base + self.network_id
+
+    def private_addresses(self) -> tuple[tuple[str | None, PortRange | None], ...]:
+        """AWS_PRIVATE_IP and ports of the NIC and of each alias."""
+        return ((self.private_ip, self.ports), *((alias.private_ip, alias.ports) for alias in self.aliases))
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -126,7 +130,8 @@ def parse(document: bytes) -> Vm:
         root = etree.fromstring(document, parser)
     except (etree.XMLSyntaxError, ValueError) as bad:
         raise AwsOvsError(f"the VM document is not well-formed XML ({str(bad)[:100]}); send it whole") from None
-    if root.getroottree().docinfo.doctype:
+    info: Any = root.getroottree().docinfo
+    if info.doctype:
         raise AwsOvsError("the VM document declares a document type, which OpenNebula never does; send plain XML")
     if root.tag != "VM":
         raise AwsOvsError(f"the document is a {addresses.shown(str(root.tag))}, not a VM; send what OpenNebula sends")
@@ -216,7 +221,7 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
     nics = tuple(_nic(nic, [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")], mtus) for nic in ours)
     _refuse_twice("NIC_ID", [str(nic.nic_id) for nic in nics])
     _refuse_twice("TARGET", [nic.target for nic in nics])
-    mapped = [one.private_ip for nic in nics for one in (nic, *nic.aliases) if one.private_ip and not one.ports]
+    mapped = [ip for nic in nics for ip, ports in nic.private_addresses() if ip and not ports]
     _refuse_twice("AWS_PRIVATE_IP", mapped)
     return nics
 

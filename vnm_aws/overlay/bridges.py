@@ -21,7 +21,7 @@ RESERVED = (OVERLAY, GATEWAY_PORT, REPAIR_PORT)
 ROLE = "aws_ovs"
 """The key of external_ids that marks what the driver owns: overlay, vnet, node, patch, tunnel or guest."""
 
-_PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
+PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
 _UPLINK_HINT = "give the network another BRIDGE, or empty this one: ovs-vsctl del-br"
 
 
@@ -44,7 +44,7 @@ def _ofport(value: Any) -> int:
 
 def select_role(role: str) -> Operation:
     """Select the interfaces of one role."""
-    return select("Interface", [ids_include(**{ROLE: role})], _PORT_COLUMNS)
+    return select("Interface", [ids_include(**{ROLE: role})], PORT_COLUMNS)
 
 
 def patch_name(bridge: str, vni: int) -> tuple[str, str]:

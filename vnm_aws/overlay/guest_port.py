@@ -58,7 +58,7 @@ class GuestPort(NamedTuple):
 
 
 def _span(ports: PortRange | None) -> str:
-    return f":{ports.external}-{ports.external + ports.count - 1}" if ports else ""
+    return f":{ports.external}-{ports.external + ports.size - 1}" if ports else ""
 
 
 def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: Iterable[str], used: set[str]) -> GuestPort:
@@ -77,9 +77,10 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: Iterable[str], 
     """
     own = list(dict.fromkeys([*([nic.ip] if nic.ip else []), *(a.ip for a in nic.aliases if a.ip and not a.external)]))
     wishes: list[tuple[str, str, PortRange | None]] = []
-    for one, inside in [(nic, nic.ip), *((alias, nic.ip if alias.external else alias.ip) for alias in nic.aliases)]:
-        if one.private_ip and inside:
-            wishes.append((one.private_ip, inside, one.ports))
+    insides = [nic.ip, *(nic.ip if alias.external else alias.ip for alias in nic.aliases)]
+    for (private_ip, ports), inside in zip(nic.private_addresses(), insides, strict=True):
+        if private_ip and inside:
+            wishes.append((private_ip, inside, ports))
     outside: dict[str, str] = {}
     for private_ip, inside, ports in wishes:
         if ports is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..addresses import ipv6
 from ..vm import PortRange
 from .guest_port import GuestPort, SharedAddress
 
@@ -68,9 +69,8 @@ def link_local(mac: str) -> str:
     """The IPv6 link-local address that a guest makes of its MAC (RFC 4291, EUI-64)."""
     octets = [int(part, 16) for part in mac.split(":")]
     octets[0] ^= 2
-    return "fe80::{:x}:{:x}:{:x}:{:x}".format(
-        octets[0] << 8 | octets[1], octets[2] << 8 | 0xFF, 0xFE00 | octets[3], octets[4] << 8 | octets[5]
-    )
+    host = bytes([*octets[:3], 0xFF, 0xFE, *octets[3:]])
+    return ipv6(f"fe80::{host[0:2].hex()}:{host[2:4].hex()}:{host[4:6].hex()}:{host[6:8].hex()}", "link-local address")
 
 
 def vnet_port(port: GuestPort, ofport: int, gateway_mac: str) -> list[str]:
@@ -202,7 +202,7 @@ def _shared(cookie: int, one: SharedAddress) -> list[str]:
 
 
 def _pairs(ports: PortRange) -> Iterable[tuple[int, int]]:
-    return ((ports.external + offset, ports.internal + offset) for offset in range(ports.count))
+    return ((ports.external + offset, ports.internal + offset) for offset in range(ports.size))
 
 
 def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:

@@ -26,7 +26,6 @@ _RULE_PRIORITY = 4789
 _NEXT_HOP = "169.254.87.1"
 """An address that nothing has: the kernel needs a next hop on aws_gw to put into a MAC header."""
 _ONLINK = 4
-_RTN_UNICAST_SCOPE = 0
 
 
 def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> None:

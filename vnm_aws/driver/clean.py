@@ -1,0 +1,41 @@
+"""`clean`: a VM, a NIC or an alias leaves this node; nothing of it stays, and its absence is never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..overlay.guest_port import GuestPort, plan
+from ..vm import Nic, Vm
+from . import state
+from .node import Node
+from .ports import apply, plan_ports
+
+
+def run(node: Node, vm: Vm) -> None:
+    """Remove what the action is about.
+
+    Without ATTACH=YES that is the whole VM, be it that it ends here or that it has moved to another node (OpenNebula names
+    the destination in both cases): all that this node holds of a VM is its own.
+    """
+    observed = node.observe()
+    before = state.load(vm.vm_id)
+    concerned = {nic.nic_id for nic in vm.concerned}
+    if not vm.attaching:
+        forgotten = [port for port in _from_document(node, vm, vm.nics) if port.nic_id not in {kept.nic_id for kept in before}]
+        apply(node, observed, vm.vm_id, [*before, *forgotten], [], concerned | {port.nic_id for port in before}, whole=True)
+        return
+    staying = [_without_attached(nic) for nic in vm.concerned if not nic.attach]
+    after = [port for port in before if port.nic_id not in concerned]
+    present = {port.nic_id for port in before}
+    after += plan_ports(node, observed, vm, [nic for nic in staying if nic.nic_id in present])
+    leaving = [port for port in _from_document(node, vm, [nic for nic in vm.concerned if nic.attach]) if port.nic_id not in present]
+    apply(node, observed, vm.vm_id, [*before, *leaving], sorted(after, key=lambda port: port.nic_id), concerned)
+
+
+def _without_attached(nic: Nic) -> Nic:
+    return nic._replace(aliases=tuple(alias for alias in nic.aliases if not alias.attach))
+
+
+def _from_document(node: Node, vm: Vm, nics: Iterable[Nic]) -> list[GuestPort]:
+    """The ports of NICs by the document alone, for when this node's own memory of them is lost."""
+    return [plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, [], set()) for nic in nics]

@@ -1,0 +1,168 @@
+"""The node as a whole: observed once for each action, and brought into the state that everything else stands on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from .. import __version__, config, files
+from ..addresses import Network
+from ..overlay import bridges, openflow, pipeline, tunnels
+from ..overlay.bridges import OVERLAY, Row
+from ..overlay.guest_port import GuestPort
+from ..overlay.ovsdb import Ovsdb
+from ..underlay import eni
+from . import state
+from .lock import RUN
+
+MARKER = f"{RUN}/node.json"
+_VSWITCHD_PID = "/run/openvswitch/ovs-vswitchd.pid"
+
+
+class Observed(NamedTuple):
+    """What Open vSwitch has of ours."""
+
+    guests: list[Row]
+    patches: list[Row]
+
+    def patch(self, bridge: str, vni: int, far: bool = False) -> int:
+        """Port number of the patch port of a network, on its bridge or at the far end; 0 when it is not there."""
+        name = bridges.patch_name(bridge, vni)[far]
+        return next((row.ofport for row in self.patches if row.name == name), 0)
+
+    def far_patches(self, vni: int) -> list[int]:
+        """Port numbers on the overlay bridge of all patch ports of a VNI."""
+        suffix = f"/{vni}"
+        return [
+            row.ofport
+            for row in self.patches
+            if row.ids.get("aws_ovs-on") == OVERLAY and row.ids.get("aws_ovs-network", "").endswith(suffix) and row.ofport
+        ]
+
+
+class Node:
+    """This node; create it with the lock held.
+
+    Raises:
+        AwsOvsError: the configuration, the underlay or Open vSwitch is not usable.
+    """
+
+    def __init__(self, settings: config.Config, dry_run: bool = False) -> None:
+        self.config = settings
+        self.dry_run = dry_run
+        self.transit = Network(settings.transit_range, "transit_range")
+        self.underlay = eni.find(settings.underlay_interface)
+        self.db = Ovsdb()
+
+    def observe(self) -> Observed:
+        """Read our guest and patch ports."""
+        guests, patches = self.db.transact([bridges.select_role("guest"), bridges.select_role("patch")])
+        return Observed(bridges.rows(guests), bridges.rows(patches))
+
+    def commit(self, plan: bridges.Plan) -> None:
+        """Carry out a plan and wait for ovs-vswitchd; a dry run prints it."""
+        if self.dry_run:
+            for operation in plan.operations:
+                print("ovsdb", json.dumps(operation))
+        else:
+            self.db.commit(plan.operations)
+
+    def flow(self, bundles: openflow.Bundles) -> None:
+        """Change flows; a dry run prints them."""
+        if self.dry_run:
+            for bridge, lines in bundles.items():
+                for line in lines:
+                    print(bridge, line)
+        else:
+            openflow.apply(bundles)
+
+    def ensure_base(self) -> None:
+        """Make sure that the node itself is set up: a look at one small file when it is, everything when it is not.
+
+        It is not before the first VM, after a restart of ovs-vswitchd (which forgets all flows), and when the
+        configuration, the ENI or the driver's version has changed.
+        """
+        if _read_marker() != self._marker() and not self.dry_run:
+            self.restore()
+
+    def _marker(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "config": list(self.config),
+            "underlay": list(self.underlay),
+            "ovs-vswitchd": _vswitchd(),
+        }
+
+    def restore(self) -> None:
+        """Build everything that should be on this node from the stored peers and VMs; what is right stays."""
+        from ..underlay import kernel  # costs 170 ms
+
+        ports = state.everything()
+        self.commit(bridges.plan_overlay(self.db, self.config.datapath_type, self.config.internet_mtu))
+        if ports:
+            networks = {(port.bridge, port.vni) for port in ports}
+            self.commit(bridges.plan_networks(self.db, networks, self.config.datapath_type))
+        self.commit(tunnels.plan(self.db, tunnels.load(), self.underlay.address))
+        settings = self.config
+        if not self.dry_run:
+            kernel.ensure(self.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
+        self.flow(self._all_flows(ports))
+        if not self.dry_run:
+            files.replace(MARKER, json.dumps(self._marker()))
+
+    def _all_flows(self, ports: list[GuestPort]) -> openflow.Bundles:
+        observed = self.observe()
+        numbers = {row.name: row.ofport for row in bridges.rows(self.db.transact([bridges.select_role("node")])[0])}
+        if self.dry_run and not numbers:
+            return {}
+        settings = self.config
+        overlay = ["flow delete"]
+        overlay += pipeline.node(
+            numbers[bridges.GATEWAY_PORT], numbers[bridges.REPAIR_PORT], settings.gateway_mac, settings.transit_range
+        )
+        bundles = {OVERLAY: overlay + self.mesh_flows()}
+        networks = {tuple(row.ids["aws_ovs-network"].rsplit("/", 1)) for row in observed.patches}
+        for bridge, vni in sorted(networks):
+            bundles.setdefault(bridge, ["flow delete"])
+            self.add_network(bundles, observed, bridge, int(vni))
+        numbers = {row.name: row.ofport for row in observed.guests}
+        for port in ports:
+            if numbers.get(port.name):
+                bundles[port.bridge] += pipeline.vnet_port(port, numbers[port.name], settings.gateway_mac)
+                far = observed.patch(port.bridge, port.vni, far=True)
+                bundles[OVERLAY] += pipeline.overlay_port(port, far, settings.gateway_mac)
+        return bundles
+
+    def add_network(self, bundles: openflow.Bundles, observed: Observed, bridge: str, vni: int) -> None:
+        """Add the flows of a network with its present members to `bundles`."""
+        network = f"{bridge}/{vni}"
+        members = [row.ofport for row in observed.guests if row.ids.get("aws_ovs-network") == network and row.ofport]
+        near = observed.patch(bridge, vni)
+        if near:
+            bundles.setdefault(bridge, []).extend(pipeline.vnet_network(vni, near, members, self.config.gateway_mac))
+        bundles.setdefault(OVERLAY, []).extend(pipeline.overlay_network(vni, observed.far_patches(vni)))
+
+    def mesh_flows(self) -> list[str]:
+        """Flows that depend on the peers."""
+        rows = bridges.rows(self.db.transact([bridges.select_role("tunnel")])[0])
+        addresses = {peer.vtep for peer in tunnels.load()} | {self.underlay.address}
+        return pipeline.mesh([row.ofport for row in rows if row.ofport], sorted(addresses))
+
+
+def _vswitchd() -> str:
+    """Which ovs-vswitchd process runs: its pid and start time."""
+    try:
+        with open(_VSWITCHD_PID, encoding="ascii") as file:
+            pid = file.read().strip()
+        with open(f"/proc/{int(pid)}/stat", encoding="ascii") as file:
+            return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
+    except (OSError, ValueError, IndexError):
+        return "not running"
+
+
+def _read_marker() -> Any:
+    try:
+        with open(MARKER, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,59 @@
+"""`peers`: the mesh of this node follows the list that the front-end sends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from .. import files
+from ..overlay import tunnels
+from ..overlay.bridges import OVERLAY
+from .node import Node
+
+
+def run(node: Node, document: bytes | None) -> None:
+    """Store a peer list and make the tunnels follow it.
+
+    Args:
+        node: this node.
+        document: the list, or None to apply the stored one again.
+
+    Raises:
+        AwsOvsError: the list is not valid, or Open vSwitch refuses a change; the stored list and the tunnels are as before then.
+    """
+    earlier = _stored()
+    if document is not None:
+        tunnels.parse(document)
+        if not node.dry_run:
+            files.replace(tunnels.PEERS, document.decode())
+    try:
+        node.ensure_base()
+        _follow(node)
+    except BaseException:
+        if document is not None and not node.dry_run:
+            _restore_list(earlier)
+            with contextlib.suppress(Exception):
+                _follow(node)
+        raise
+
+
+def _follow(node: Node) -> None:
+    plan = tunnels.plan(node.db, tunnels.load(), node.underlay.address)
+    node.commit(plan)
+    node.flow({OVERLAY: node.mesh_flows()})
+
+
+def _stored() -> bytes | None:
+    try:
+        with open(tunnels.PEERS, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _restore_list(text: bytes | None) -> None:
+    if text is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(tunnels.PEERS)
+    else:
+        files.replace(tunnels.PEERS, text.decode())

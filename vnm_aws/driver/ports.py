@@ -1,0 +1,205 @@
+"""Changing the guest ports of a VM from one desired state to another, as one step that is undone when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from ..errors import AwsOvsError
+from ..overlay import openflow, pipeline
+from ..overlay.bridges import OVERLAY, PORT_COLUMNS, ROLE, Row, rows
+from ..overlay.guest_port import GuestPort, plan
+from ..overlay.ovsdb import Operation, replace_ids, select
+from ..underlay import eni
+from ..vm import Nic, Vm
+from . import state
+from .node import Node, Observed
+
+_KEYS = [ROLE, "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims"]
+
+
+def _ids(port: GuestPort) -> dict[str, str]:
+    return {
+        ROLE: "guest",
+        "aws_ovs-port": f"{port.vm_id}/{port.nic_id}",
+        "aws_ovs-network": f"{port.bridge}/{port.vni}",
+        "aws_ovs-claims": " ".join(port.claims),
+    }
+
+
+def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
+    """Refuse a NIC whose packets would not fit.
+
+    Raises:
+        AwsOvsError: with both numbers.
+    """
+    for nic in nics:
+        fits = node.underlay.guest_mtu(node.config.internet_mtu, leaves=nic.gateway is not None)
+        if nic.mtu is not None and nic.mtu > fits:
+            raise AwsOvsError(
+                f"NIC {nic.nic_id}: MTU {nic.mtu} does not fit: {node.underlay.interface} has {node.underlay.mtu}, which leaves "
+                f"{fits} for a guest; set MTU and GUEST_MTU of the network to {fits} or less"
+            )
+
+
+def plan_ports(node: Node, observed: Observed, vm: Vm, nics: Iterable[Nic]) -> list[GuestPort]:
+    """The guest ports that `nics` ask for, free of conflicts with other VMs of this node.
+
+    Raises:
+        AwsOvsError: an address is taken, or is the node's own.
+    """
+    others = [row for row in observed.guests if not row.ids.get("aws_ovs-port", "").startswith(f"{vm.vm_id}/")]
+    taken = {claim: row for row in others for claim in row.ids.get("aws_ovs-claims", "").split()}
+    planned: list[GuestPort] = []
+    mine = {port.nic_id: port for port in state.load(vm.vm_id)}
+    used = {claim for claim in taken if "/" not in claim and ":" not in claim}
+    for nic_id, port in mine.items():
+        if all(nic.nic_id != nic_id for nic in nics):
+            used |= {mapping.outside for mapping in port.mappings}
+    for nic in nics:
+        kept = [mapping.outside for mapping in mine[nic.nic_id].mappings] if nic.nic_id in mine else []
+        port = plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, used)
+        for claim in port.claims:
+            _refuse_conflict(claim, taken)
+        for mapping in port.mappings:
+            _refuse_own(node, nic, mapping.outside)
+        for shared in port.shared:
+            _refuse_own(node, nic, shared.private_ip)
+        planned.append(port)
+    return planned
+
+
+def _refuse_conflict(claim: str, taken: dict[str, Row]) -> None:
+    """A claim is taken when another VM has the same, or the same private address with overlapping ports."""
+    other = taken.get(claim)
+    address, _, ports = claim.partition(":")
+    if other is None and "/" not in claim:
+        for theirs, row in taken.items():
+            host, _, span = theirs.partition(":")
+            if host == address and "/" not in theirs and _overlap(ports, span):
+                other = row
+    if other is not None:
+        what = claim.partition("/")[2] or claim
+        raise AwsOvsError(
+            f"{what} is in use on this node by VM {other.ids['aws_ovs-port'].partition('/')[0]} (port {other.name}); "
+            "give one of the two VMs another lease"
+        )
+
+
+def _overlap(one: str, other: str) -> bool:
+    if not one or not other:
+        return True
+    low, high = (int(part) for part in one.split("-"))
+    first, last = (int(part) for part in other.split("-"))
+    return low <= last and first <= high
+
+
+def _refuse_own(node: Node, nic: Nic, address: str) -> None:
+    if address in node.transit:
+        return
+    if eni.is_local(address):
+        raise AwsOvsError(
+            f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its packets; "
+            f"remove it: ip address del {address}/{node.underlay.subnet.partition('/')[2]} dev {node.underlay.interface}"
+        )
+
+
+def apply(
+    node: Node,
+    observed: Observed,
+    vm_id: int,
+    before: list[GuestPort],
+    after: list[GuestPort],
+    concerned: set[int],
+    whole: bool = False,
+) -> None:
+    """Take the VM from `before` to `after`; when that fails, back again.
+
+    Args:
+        node: this node.
+        observed: its ports as they are.
+        vm_id: the VM.
+        before: its guest ports so far.
+        after: its guest ports from now on.
+        concerned: the NIC_IDs whose flows are written anew; those of the VM's other NICs stay untouched.
+        whole: delete whatever flows of the VM there are, also those of NICs that nobody remembers.
+
+    Raises:
+        AwsOvsError: the change was refused; it has been undone.
+    """
+    try:
+        _move(node, observed, vm_id, before, after, concerned, whole)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            _move(node, observed, vm_id, after, before, concerned, whole)
+        raise
+
+
+def _move(
+    node: Node,
+    observed: Observed,
+    vm_id: int,
+    before: list[GuestPort],
+    after: list[GuestPort],
+    concerned: set[int],
+    whole: bool,
+) -> None:
+    old = [port for port in before if port.nic_id in concerned]
+    new = [port for port in after if port.nic_id in concerned]
+    names = {port.name for port in [*old, *new]}
+    operations: list[Operation] = [
+        replace_ids("Interface", [["name", "==", name]], _KEYS, {}) for name in sorted(names - {port.name for port in new})
+    ]
+    operations += [replace_ids("Interface", [["name", "==", port.name]], [], _ids(port)) for port in new]
+    operations += [select("Interface", [["name", "==", port.name]], PORT_COLUMNS) for port in new]
+    operations.append(select("Bridge", [], ["name"]))
+    if node.dry_run:
+        operations = operations[-len(new) - 1 :]
+    else:
+        state.save(vm_id, after)
+    *replies, existing = node.db.transact(operations)
+    interfaces = [row for reply in replies if isinstance(reply, list) for row in rows(reply)]
+    numbers = {row.name: row.ofport for row in interfaces if row.ofport}
+    guests = [row for row in observed.guests if row.name not in names]
+    guests += [Row(port.name, numbers[port.name], _ids(port)) for port in new if port.name in numbers]
+    now = Observed(guests, observed.patches)
+    bundles: openflow.Bundles = {bridge: [] for bridge in [OVERLAY, *(port.bridge for port in [*old, *new])]}
+    for lines in bundles.values():
+        lines += [pipeline.delete_vm(vm_id)] if whole else [pipeline.delete_port(vm_id, nic_id) for nic_id in sorted(concerned)]
+    for bridge, vni in sorted({(port.bridge, port.vni) for port in [*old, *new]}):
+        node.add_network(bundles, now, bridge, vni)
+    for port in new:
+        if port.name in numbers:
+            _add_flows(node, bundles, now, port, numbers[port.name])
+    exists = {row["name"] for row in existing}
+    node.flow({bridge: lines for bridge, lines in bundles.items() if bridge in exists})
+
+
+def _add_flows(node: Node, bundles: openflow.Bundles, now: Observed, port: GuestPort, ofport: int) -> None:
+    mac = node.config.gateway_mac
+    bundles[port.bridge] += pipeline.vnet_port(port, ofport, mac)
+    bundles[port.bridge].append(pipeline.announce(port, ofport))
+    bundles[OVERLAY] += pipeline.overlay_port(port, now.patch(port.bridge, port.vni, far=True), mac)
+
+
+def require(node: Node, port: GuestPort) -> None:
+    """Make sure that the hypervisor has put the port on its bridge: `ovs-vsctl add-port` succeeds without a device, too.
+
+    Raises:
+        AwsOvsError: it is not there, or has no device.
+    """
+    interface, own, bridge = node.db.transact(
+        [
+            select("Interface", [["name", "==", port.name]], PORT_COLUMNS),
+            select("Port", [["name", "==", port.name]], ["_uuid"]),
+            select("Bridge", [["name", "==", port.bridge]], ["ports"]),
+        ]
+    )
+    if not interface or not own or not bridge or str(own[0]["_uuid"]) not in str(bridge[0]["ports"]):
+        raise AwsOvsError(
+            f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor has not plugged it there; "
+            f"see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'"
+        )
+    error = interface[0]["error"]
+    if isinstance(error, str) and error:
+        raise AwsOvsError(f"port {port.name} on bridge {port.bridge} does not work: {error}; see 'ovs-vsctl show'")

@@ -1,0 +1,32 @@
+"""`post`, `update_sg` and `update_nic`: once the hypervisor has plugged the NICs, their traffic passes."""
+
+from __future__ import annotations
+
+from ..vm import Vm
+from . import state
+from .node import Node
+from .ports import apply, check_mtu, plan_ports, require
+
+
+def run(node: Node, vm: Vm) -> None:
+    """Open the ports that the action is about.
+
+    Raises:
+        AwsOvsError: a NIC cannot work here; the node is as it was before.
+    """
+    nics = vm.concerned
+    check_mtu(node, nics)
+    node.ensure_base()
+    observed = node.observe()
+    planned = plan_ports(node, observed, vm, nics)
+    for port in planned:
+        require(node, port)
+    before = state.load(vm.vm_id)
+    concerned = {port.nic_id for port in planned}
+    rest = [port for port in before if port.nic_id not in concerned]
+    if not vm.attaching:
+        # The document holds every NIC: what it lacks is gone.
+        concerned |= {port.nic_id for port in before}
+        rest = []
+    after = sorted([*planned, *rest], key=lambda port: port.nic_id)
+    apply(node, observed, vm.vm_id, before, after, concerned)

@@ -1,0 +1,22 @@
+"""`pre`: before the hypervisor plugs a NIC, everything is checked, and its bridge and patch ports are there."""
+
+from __future__ import annotations
+
+from ..overlay import bridges
+from ..vm import Vm
+from .node import Node
+from .ports import check_mtu, plan_ports
+
+
+def run(node: Node, vm: Vm) -> None:
+    """Prepare the node for the NICs that the action is about.
+
+    Raises:
+        AwsOvsError: a NIC cannot work here.
+    """
+    nics = vm.concerned
+    check_mtu(node, nics)
+    plan_ports(node, node.observe(), vm, nics)
+    node.ensure_base()
+    networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
+    node.commit(bridges.plan_networks(node.db, networks, node.config.datapath_type))

@@ -1,0 +1,43 @@
+"""The desired state of the node's guest ports: one file a VM under /run, because VMs do not outlive a reboot either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from .. import files
+from ..overlay.guest_port import GuestPort, from_json, to_json
+from .lock import RUN
+
+DIRECTORY = f"{RUN}/vms"
+
+
+def _path(vm_id: int) -> str:
+    return f"{DIRECTORY}/{vm_id}.json"
+
+
+def load(vm_id: int) -> list[GuestPort]:
+    """The ports of a VM; none when the node does not know it, or its file is damaged and `post` must write it anew."""
+    try:
+        with open(_path(vm_id), encoding="utf-8") as file:
+            return from_json(file.read())
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return []
+
+
+def save(vm_id: int, ports: list[GuestPort]) -> None:
+    """Keep the ports of a VM; without any, the node forgets the VM."""
+    if ports:
+        files.replace(_path(vm_id), to_json(ports))
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_path(vm_id))
+
+
+def everything() -> list[GuestPort]:
+    """The ports of all VMs."""
+    try:
+        names = sorted(os.listdir(DIRECTORY))
+    except FileNotFoundError:
+        return []
+    return [port for name in names if name.endswith(".json") for port in load(int(name[:-5]))]
