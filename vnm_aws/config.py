@@ -61,7 +61,9 @@ def check(values: object, path: str = PATH) -> Config:
             raise AwsOvsError(f"{path}: {key} must be from {low} to {high}, not {value}; correct it")
     config = Config(**{**defaults, **values})
     if config.datapath_type not in ("system", "netdev"):
-        raise AwsOvsError(f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}; correct it")
+        raise AwsOvsError(
+            f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}; correct it"
+        )
     device_name(config.underlay_interface, f"{path}: underlay_interface")
     network = Network(config.transit_range, f"{path}: transit_range")
     if network.prefix_length > 24:

@@ -1,8 +1,8 @@
 """A VM as OpenNebula describes it to a network driver, read from the XML into typed values.
 
-The document that `pre`, `post` and `clean` get keeps every element in a parent of its own (many sibling TEMPLATE), the one
-for `update_sg` and `update_nic` may be whole; reading all TEMPLATE children serves both. The text is untrusted: it is
-limited in size, may not declare entities, and every value is checked before anything uses it.
+The document that `pre`, `post` and `clean` get keeps every element in a parent of its own (many sibling TEMPLATE),
+the one for `update_sg` and `update_nic` may be whole; reading all TEMPLATE children serves both. The text is
+untrusted: it is limited in size, may not declare entities, and every value is checked before anything uses it.
 """
 
 from __future__ import annotations
@@ -211,14 +211,18 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
     for alias in our_aliases:
         parent = alias.text("PARENT_ID")
         if parent not in drivers:
-            raise AwsOvsError(f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM; detach the alias")
+            raise AwsOvsError(
+                f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM; detach the alias"
+            )
         if parent not in served and alias.text("AWS_PRIVATE_IP"):
             raise AwsOvsError(
                 f"{alias.name} needs the Elastic IP mapping of {DRIVER}, but its parent NIC {parent} belongs to driver "
                 f"{addresses.shown(drivers[parent])}; attach it to a NIC of {DRIVER}"
             )
     mtus = _context_mtus(root)
-    nics = tuple(_nic(nic, [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")], mtus) for nic in ours)
+    nics = tuple(
+        _nic(nic, [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")], mtus) for nic in ours
+    )
     _refuse_twice("NIC_ID", [str(nic.nic_id) for nic in nics])
     _refuse_twice("TARGET", [nic.target for nic in nics])
     mapped = [ip for nic in nics for ip, ports in nic.private_addresses() if ip and not ports]
@@ -249,7 +253,9 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
         raise AwsOvsError(f"{fields.what('GATEWAY')} {gateway} is the VM's own IP; correct the network's GATEWAY")
     private_ip = fields.address("AWS_PRIVATE_IP")
     if private_ip and not ip:
-        raise AwsOvsError(f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM; use an IP4 address range")
+        raise AwsOvsError(
+            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM; use an IP4 address range"
+        )
     mtus = [number for number in (_mtu(fields.text("MTU"), fields.what("MTU")),) if number]
     guest_mtu = _mtu(guest_mtus.get(fields.text("NIC_ID"), ""), f"{fields.name}: GUEST_MTU")
     mtus += [guest_mtu] if guest_mtu else []
@@ -288,7 +294,9 @@ def _alias(fields: _Fields, parent_ip: str | None) -> Alias:
     private_ip = fields.address("AWS_PRIVATE_IP") if ours else None
     ip = fields.address("IP")
     if private_ip and not (parent_ip if external else ip):
-        raise AwsOvsError(f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM; use an IP4 address range")
+        raise AwsOvsError(
+            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM; use an IP4 address range"
+        )
     return Alias(
         nic_id=fields.number("NIC_ID", 0, 65535),
         ip=ip,

@@ -75,7 +75,9 @@ def test_an_exhausted_transit_range_is_said() -> None:
         plan(1, machine.nics[0], 5, Network("198.18.0.0/24", "transit_range"), [], full)
 
 
-@pytest.mark.parametrize("operation", ["deploy/03-post.xml", "deploy-ports/03-post.xml", "live-migrate-alias/04-post.xml"])
+@pytest.mark.parametrize(
+    "operation", ["deploy/03-post.xml", "deploy-ports/03-post.xml", "live-migrate-alias/04-post.xml"]
+)
 def test_the_kept_form_is_the_same(operation: str) -> None:
     planned = ports(recorded(*operation.split("/")))
     assert from_json(to_json(planned)) == planned

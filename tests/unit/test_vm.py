@@ -16,7 +16,11 @@ DEPLOY = recorded("deploy", "03-post.xml")
 ALL = sorted(RECORDINGS.glob("*/[0-9]*-*.xml"))
 
 
-@pytest.mark.parametrize("path", [path for path in ALL if b"<VM>" in path.read_bytes()[:10]], ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path",
+    [path for path in ALL if b"<VM>" in path.read_bytes()[:10]],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_every_recorded_vm_document_is_read(path: Path) -> None:
     machine = vm.parse(vm.decode(base64.encodebytes(path.read_bytes())))
     assert machine.nics
@@ -28,7 +32,13 @@ def test_nics_in_separate_template_elements_are_all_seen() -> None:
     assert machine.vm_id == 1
     assert [nic.target for nic in machine.nics] == ["one-1-0", "one-1-1"]
     first, second = machine.nics
-    assert (first.bridge, first.vlan_id, first.ip, first.mtu, first.private_ip) == ("onebr1", None, "192.168.0.10", 1450, None)
+    assert (first.bridge, first.vlan_id, first.ip, first.mtu, first.private_ip) == (
+        "onebr1",
+        None,
+        "192.168.0.10",
+        1450,
+        None,
+    )
     assert (second.bridge, second.vlan_id, second.private_ip) == ("ovsbr0", 100, "10.0.0.41")
 
 
@@ -124,7 +134,15 @@ def test_a_bad_value_is_refused_by_name(path: str, value: str, names: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("external", "internal"), [("9001:9010", "1-9/9001"), ("9010:9001", "1-10/9001"), ("9001:9010", "1-10/9002"), ("x", "1-10/9001"), ("9001:9010", ""), ("1:70000", "1-70000")]
+    ("external", "internal"),
+    [
+        ("9001:9010", "1-9/9001"),
+        ("9010:9001", "1-10/9001"),
+        ("9001:9010", "1-10/9002"),
+        ("x", "1-10/9001"),
+        ("9001:9010", ""),
+        ("1:70000", "1-70000"),
+    ],
 )
 def test_bad_port_ranges_are_refused(external: str, internal: str) -> None:
     document = recorded("deploy-ports", "03-post.xml")

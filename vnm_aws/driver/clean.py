@@ -14,22 +14,22 @@ from .ports import apply, plan_ports
 def run(node: Node, vm: Vm) -> None:
     """Remove what the action is about.
 
-    Without ATTACH=YES that is the whole VM, be it that it ends here or that it has moved to another node (OpenNebula names
-    the destination in both cases): all that this node holds of a VM is its own.
+    Without ATTACH=YES that is the whole VM, be it that it ends here or that it has moved to another node (OpenNebula
+    names the destination in both cases): all that this node holds of a VM is its own.
     """
     observed = node.observe()
     before = state.load(vm.vm_id)
+    present = {port.nic_id for port in before}
+    leaving = [nic for nic in vm.concerned if nic.attach] if vm.attaching else vm.nics
+    # For the bridges of what this node has forgotten, the document serves.
+    before = [*before, *_from_document(node, vm, [nic for nic in leaving if nic.nic_id not in present])]
     concerned = {nic.nic_id for nic in vm.concerned}
     if not vm.attaching:
-        forgotten = [port for port in _from_document(node, vm, vm.nics) if port.nic_id not in {kept.nic_id for kept in before}]
-        apply(node, observed, vm.vm_id, [*before, *forgotten], [], concerned | {port.nic_id for port in before}, whole=True)
+        apply(node, observed, vm.vm_id, before, [], concerned | present, whole=True)
         return
-    staying = [_without_attached(nic) for nic in vm.concerned if not nic.attach]
-    after = [port for port in before if port.nic_id not in concerned]
-    present = {port.nic_id for port in before}
-    after += plan_ports(node, observed, vm, [nic for nic in staying if nic.nic_id in present])
-    leaving = [port for port in _from_document(node, vm, [nic for nic in vm.concerned if nic.attach]) if port.nic_id not in present]
-    apply(node, observed, vm.vm_id, [*before, *leaving], sorted(after, key=lambda port: port.nic_id), concerned)
+    parents = [_without_attached(nic) for nic in vm.concerned if not nic.attach and nic.nic_id in present]
+    after = [port for port in before if port.nic_id not in concerned] + plan_ports(node, observed, vm, parents)
+    apply(node, observed, vm.vm_id, before, sorted(after, key=lambda port: port.nic_id), concerned)
 
 
 def _without_attached(nic: Nic) -> Nic:

@@ -1,6 +1,7 @@
 """The one root-owned program of a node: `aws-ovs VERB`.
 
-It starts in the boot path of every VM, so it parses its few arguments itself and imports a verb only when that verb runs.
+It starts in the boot path of every VM, so it parses its few arguments itself and imports a verb only when that verb
+runs.
 """
 
 from __future__ import annotations
@@ -83,7 +84,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, options: set[str]) -> None:
     # The document comes first: nothing is read, locked or changed for one that is not valid.
-    document = sys.stdin.buffer.read(_stdin_limit()) if verb != "restore" and verb != "show" and "--apply" not in options else None
+    document = (
+        sys.stdin.buffer.read(_stdin_limit())
+        if verb != "restore" and verb != "show" and "--apply" not in options
+        else None
+    )
     vm = None
     if verb in ("pre", "post", "clean", "update_sg", "update_nic"):
         from ..vm import decode, parse

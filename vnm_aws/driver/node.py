@@ -36,7 +36,9 @@ class Observed(NamedTuple):
         return [
             row.ofport
             for row in self.patches
-            if row.ids.get("aws_ovs-on") == OVERLAY and row.ids.get("aws_ovs-network", "").endswith(suffix) and row.ofport
+            if row.ids.get("aws_ovs-on") == OVERLAY
+            and row.ids.get("aws_ovs-network", "").endswith(suffix)
+            and row.ofport
         ]
 
 

@@ -19,7 +19,8 @@ def run(node: Node, document: bytes | None) -> None:
         document: the list, or None to apply the stored one again.
 
     Raises:
-        AwsOvsError: the list is not valid, or Open vSwitch refuses a change; the stored list and the tunnels are as before then.
+        AwsOvsError: the list is not valid, or Open vSwitch refuses a change; the stored list and the tunnels are as
+        before then.
     """
     earlier = _stored()
     if document is not None:

@@ -37,8 +37,8 @@ def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
         fits = node.underlay.guest_mtu(node.config.internet_mtu, leaves=nic.gateway is not None)
         if nic.mtu is not None and nic.mtu > fits:
             raise AwsOvsError(
-                f"NIC {nic.nic_id}: MTU {nic.mtu} does not fit: {node.underlay.interface} has {node.underlay.mtu}, which leaves "
-                f"{fits} for a guest; set MTU and GUEST_MTU of the network to {fits} or less"
+                f"NIC {nic.nic_id}: MTU {nic.mtu} does not fit: {node.underlay.interface} has {node.underlay.mtu}, "
+                f"which leaves {fits} for a guest; set MTU and GUEST_MTU of the network to {fits} or less"
             )
 
 
@@ -97,10 +97,11 @@ def _overlap(one: str, other: str) -> bool:
 def _refuse_own(node: Node, nic: Nic, address: str) -> None:
     if address in node.transit:
         return
+    length = node.underlay.subnet.partition("/")[2]
     if eni.is_local(address):
         raise AwsOvsError(
-            f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its packets; "
-            f"remove it: ip address del {address}/{node.underlay.subnet.partition('/')[2]} dev {node.underlay.interface}"
+            f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its "
+            f"packets; remove it: ip address del {address}/{length} dev {node.underlay.interface}"
         )
 
 
@@ -148,7 +149,8 @@ def _move(
     new = [port for port in after if port.nic_id in concerned]
     names = {port.name for port in [*old, *new]}
     operations: list[Operation] = [
-        replace_ids("Interface", [["name", "==", name]], _KEYS, {}) for name in sorted(names - {port.name for port in new})
+        replace_ids("Interface", [["name", "==", name]], _KEYS, {})
+        for name in sorted(names - {port.name for port in new})
     ]
     operations += [replace_ids("Interface", [["name", "==", port.name]], [], _ids(port)) for port in new]
     operations += [select("Interface", [["name", "==", port.name]], PORT_COLUMNS) for port in new]
@@ -165,7 +167,11 @@ def _move(
     now = Observed(guests, observed.patches)
     bundles: openflow.Bundles = {bridge: [] for bridge in [OVERLAY, *(port.bridge for port in [*old, *new])]}
     for lines in bundles.values():
-        lines += [pipeline.delete_vm(vm_id)] if whole else [pipeline.delete_port(vm_id, nic_id) for nic_id in sorted(concerned)]
+        lines += (
+            [pipeline.delete_vm(vm_id)]
+            if whole
+            else [pipeline.delete_port(vm_id, nic_id) for nic_id in sorted(concerned)]
+        )
     for bridge, vni in sorted({(port.bridge, port.vni) for port in [*old, *new]}):
         node.add_network(bundles, now, bridge, vni)
     for port in new:
@@ -183,7 +189,8 @@ def _add_flows(node: Node, bundles: openflow.Bundles, now: Observed, port: Guest
 
 
 def require(node: Node, port: GuestPort) -> None:
-    """Make sure that the hypervisor has put the port on its bridge: `ovs-vsctl add-port` succeeds without a device, too.
+    """Make sure that the hypervisor has put the port on its bridge: `ovs-vsctl add-port` succeeds without a device,
+    too.
 
     Raises:
         AwsOvsError: it is not there, or has no device.

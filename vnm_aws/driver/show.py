@@ -19,7 +19,11 @@ def gather(node: Node) -> dict[str, Any]:
         "underlay": node.underlay._asdict(),
         "guest_mtu": node.underlay.guest_mtu(node.config.internet_mtu, leaves=True),
         "peers": [
-            {"name": peer.name, "vtep": peer.vtep, "tunnel": "self" if peer.vtep == node.underlay.address else up.get(peer.name, False)}
+            {
+                "name": peer.name,
+                "vtep": peer.vtep,
+                "tunnel": "self" if peer.vtep == node.underlay.address else up.get(peer.name, False),
+            }
             for peer in tunnels.load()
         ],
         "ports": [port._asdict() for port in state.everything()],
@@ -33,9 +37,12 @@ def run(node: Node, as_json: bool) -> None:
         print(json.dumps(everything, indent=2))
         return
     underlay = everything["underlay"]
-    print(f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}, guests up to {everything['guest_mtu']}\n")
+    print(
+        f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}, guests up to {everything['guest_mtu']}\n"
+    )
     peers = [
-        (peer["name"], peer["vtep"], {True: "up", False: "missing"}.get(peer["tunnel"], "this node")) for peer in everything["peers"]
+        (peer["name"], peer["vtep"], {True: "up", False: "missing"}.get(peer["tunnel"], "this node"))
+        for peer in everything["peers"]
     ]
     _table(("PEER", "VTEP", "TUNNEL"), peers)
     print()

@@ -1,7 +1,7 @@
 """Bridges and patch ports: what is there, and the changes that make it what is needed.
 
-The overlay bridge `aws_ovs` holds the tunnels and the node's two internal ports. Each VNET bridge is joined to it by one pair of
-patch ports for each VNI. All bridges are `fail_mode=secure`: a port without flows passes nothing.
+The overlay bridge `aws_ovs` holds the tunnels and the node's two internal ports. Each VNET bridge is joined to it by
+one pair of patch ports for each VNI. All bridges are `fail_mode=secure`: a port without flows passes nothing.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Plan:
             a reference to the port.
         """
         inner, outer = self.name(), self.name()
-        self.operations.append({"op": "insert", "table": "Interface", "row": {"name": name, **interface}, "uuid-name": inner})
+        self.operations.append(
+            {"op": "insert", "table": "Interface", "row": {"name": name, **interface}, "uuid-name": inner}
+        )
         row = {"name": name, "interfaces": ["named-uuid", inner]}
         self.operations.append({"op": "insert", "table": "Port", "row": row, "uuid-name": outer})
         reference = ["named-uuid", outer]
@@ -180,4 +182,6 @@ def _refuse_foreign_ports(db: Ovsdb, bridge: str, ports: list[Any]) -> None:
     for reply in replies:
         name = reply[0]["name"] if reply else bridge
         if name != bridge and not name.startswith("one-"):
-            raise AwsOvsError(f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone; {_UPLINK_HINT}")
+            raise AwsOvsError(
+                f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone; {_UPLINK_HINT}"
+            )

@@ -1,9 +1,9 @@
 """The desired state of one guest port: what a NIC and its aliases mean on the node where the VM runs.
 
-Every address of a guest that may leave through the gateway gets one *node-side* address, which it is exchanged for without
-any connection state: the NIC's AWS_PRIVATE_IP or, when it has none, a transit address of this node, which the
-node's kernel hides behind its own address. A private address that several NICs share by ports, or that is a second one for
-the same guest address, is mapped onto the node-side address with connection state.
+Every address of a guest that may leave through the gateway gets one *node-side* address, which it is exchanged for
+without any connection state: the NIC's AWS_PRIVATE_IP or, when it has none, a transit address of this node, which the
+node's kernel hides behind its own address. A private address that several NICs share by ports, or that is a second
+one for the same guest address, is mapped onto the node-side address with connection state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Mapping(NamedTuple):
 
 
 class SharedAddress(NamedTuple):
-    """Private address `private_ip` (only the ports of `ports`, or all) leads to node-side address `outside`, with state."""
+    """Private address `private_ip` (only the ports of `ports`, or all) leads to node-side address `outside`, with
+    state."""
 
     private_ip: str
     outside: str
@@ -51,7 +52,8 @@ class GuestPort(NamedTuple):
 
     @property
     def claims(self) -> list[str]:
-        """What only one guest port of the node may have, as text: MAC and addresses in its VNI, private addresses and ports."""
+        """What only one guest port of the node may have, as text: MAC and addresses in its VNI, private addresses and
+        ports."""
         own = [f"{self.vni}/{address}" for address in (self.mac, *self.addresses)]
         outside = [mapping.outside for mapping in self.mappings]
         return own + outside + [f"{one.private_ip}{_span(one.ports)}" for one in self.shared]
@@ -107,7 +109,9 @@ def _free(transit: Network, used: set[str]) -> str:
     for value in range(first + 1, first + transit.size - 1):
         if int_to_ip(value) not in used:
             return int_to_ip(value)
-    raise AwsOvsError(f"transit_range {transit} has no free address; enlarge it in aws_ovs.yaml and run 'onehost sync -f'")
+    raise AwsOvsError(
+        f"transit_range {transit} has no free address; enlarge it in aws_ovs.yaml and run 'onehost sync -f'"
+    )
 
 
 def to_json(ports: Iterable[GuestPort]) -> str:

@@ -76,7 +76,9 @@ class Ovsdb:
             except ValueError:
                 continue  # the message goes on
             if message.get("method") == "echo":
-                self._socket.sendall(json.dumps({"result": message["params"], "error": None, "id": message["id"]}).encode())
+                self._socket.sendall(
+                    json.dumps({"result": message["params"], "error": None, "id": message["id"]}).encode()
+                )
                 buffer = b""
                 continue
             return message

@@ -1,7 +1,7 @@
 """The OpenFlow pipeline, as text for `ovs-ofctl bundle`.
 
-A VNET bridge does what concerns its ports: port security, the gateway's answers, switching between local ports. The overlay
-bridge does what concerns the node: tunnels, learning behind which peer a MAC is, and the exchange of guest
+A VNET bridge does what concerns its ports: port security, the gateway's answers, switching between local ports. The
+overlay bridge does what concerns the node: tunnels, learning behind which peer a MAC is, and the exchange of guest
 addresses for node-side ones. docs/architecture.md has the tables in a drawing. A flow's cookie names its owner.
 """
 
@@ -218,8 +218,8 @@ def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
     def add(table: int, priority: int, match: str, actions: str) -> str:
         return _add(NODE_COOKIE, table, priority, match, actions)
 
-    # An ICMP error quotes the packet that it is about, which OpenFlow cannot reach. It visits the kernel through aws_icmp
-    # (see underlay.repair); meanwhile its source MAC carries the number of the patch port that it is for.
+    # An ICMP error quotes the packet that it is about, which OpenFlow cannot reach. It visits the kernel through
+    # aws_icmp (see underlay.repair); meanwhile its source MAC carries the number of the patch port that it is for.
     lines = [
         add(_DELIVER, 100, f"icmp,icmp_type={kind}", f"move:NXM_NX_REG0[0..15]->NXM_OF_ETH_SRC[0..15],output:{icmp}")
         for kind in (3, 11, 12)
@@ -235,7 +235,12 @@ def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
         add(_SHARED_IN, 90, "ct_state=+trk+est,ip", f"resubmit(,{_INWARD})"),
         add(_SHARED_IN, 90, "ct_state=+trk+rel,ip", f"resubmit(,{_INWARD})"),
         add(_FROM_VNET, 100, f"dl_dst={gateway_mac}", f"resubmit(,{_OUTWARD})"),
-        add(_FROM_VNET, 90, f"dl_dst={_MULTICAST}", f"{_learn()},move:NXM_NX_REG1[]->NXM_NX_TUN_ID[0..31],resubmit(,{_FLOOD})"),
+        add(
+            _FROM_VNET,
+            90,
+            f"dl_dst={_MULTICAST}",
+            f"{_learn()},move:NXM_NX_REG1[]->NXM_NX_TUN_ID[0..31],resubmit(,{_FLOOD})",
+        ),
         add(_FROM_VNET, 0, "", f"{_learn()},move:NXM_NX_REG1[]->NXM_NX_TUN_ID[0..31],resubmit(,{_LEARNED})"),
         add(_LEARNED, 0, "", f"resubmit(,{_FLOOD})"),
         add(_OUTWARD, 200, "ip,nw_dst=169.254.0.0/16", "drop"),

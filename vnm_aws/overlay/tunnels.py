@@ -37,7 +37,12 @@ def parse(text: bytes) -> list[Peer]:
         raise AwsOvsError(f"the peer list is not valid; {example}") from None
     peers = []
     for name, vtep in pairs:
-        if not isinstance(name, str) or not isinstance(vtep, str) or not name.isprintable() or not 1 <= len(name) <= 255:
+        if (
+            not isinstance(name, str)
+            or not isinstance(vtep, str)
+            or not name.isprintable()
+            or not 1 <= len(name) <= 255
+        ):
             raise AwsOvsError(f"the peer {shown(str(name))} is not valid; {example}")
         peers.append(Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep")))
     vteps = [peer.vtep for peer in peers]

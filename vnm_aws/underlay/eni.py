@@ -1,4 +1,5 @@
-"""What this node's way into the VPC looks like: the ENI's name, address and MTU, asked of the kernel in microseconds."""
+"""What this node's way into the VPC looks like: the ENI's name, address and MTU, asked of the kernel in
+microseconds."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The static way between the ENI and the overlay bridge in this node's kernel; nothing of it depends on VMs.
 
 A packet that reaches the ENI for an address of its subnet that is not the node's own is for a VM: a policy
-rule sends it to aws_gw, an internal port of the overlay bridge. What comes out of aws_gw is routed to the ENI, behind the
-node's own address where its source is a transit address. pyroute2 is imported here only; it costs 170 ms,
-and this runs when the node starts, not when a VM does.
+rule sends it to aws_gw, an internal port of the overlay bridge. What comes out of aws_gw is routed to the ENI, behind
+the node's own address where its source is a transit address. pyroute2 is imported here only; it costs 170 ms, and
+this runs when the node starts, not when a VM does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def _settings(eni: str) -> list[tuple[str, str, str]]:
     return [
         (eni, "forwarding", "1"),
         (GATEWAY_PORT, "forwarding", "1"),
-        # The way back to a VM's private address is aws_gw only for what came in on the ENI: loose is as strict as it can be.
+        # The way back to a VM's private address is aws_gw only for what came in on the ENI: loose is as strict as it
+        # can be.
         (GATEWAY_PORT, "rp_filter", "2"),
         (GATEWAY_PORT, "send_redirects", "0"),
     ]
@@ -127,9 +128,9 @@ table ip aws_ovs {{
   chain prerouting_raw {{
     type filter hook prerouting priority raw; policy accept;
     udp dport 4789 notrack
-    iifname "{GATEWAY_PORT}" icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} ip frag-off & 0x1fff == 0 jump {repair.OUTWARD_CHAIN}
-    iifname "{GATEWAY_PORT}" ip saddr != {transit} notrack
-    iifname "{eni}" fib daddr type != local notrack
+    iifname "{GATEWAY_PORT}" icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} ip frag-off &
+    0x1fff == 0 jump {repair.OUTWARD_CHAIN} iifname "{GATEWAY_PORT}" ip saddr != {transit} notrack iifname "{eni}" fib
+    daddr type != local notrack
   }}
   chain output_raw {{
     type filter hook output priority raw; policy accept;
@@ -167,4 +168,6 @@ def _load(text: str) -> None:
     except OSError as bad:
         error = os.strerror(bad.errno or 0)
     if error:
-        raise AwsOvsError(f"nft refused the node's rules ({error}); check that nftables is installed and the kernel has it")
+        raise AwsOvsError(
+            f"nft refused the node's rules ({error}); check that nftables is installed and the kernel has it"
+        )

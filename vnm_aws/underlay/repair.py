@@ -1,11 +1,11 @@
 """Repairing ICMP errors, which quote the packet that they are about.
 
-Addresses are exchanged without connection state, so the quoted packet must be changed like the packet was: the one in an
-error *to* a VM was sent by the VM, so its source is the error's destination; the one in an error *from* a
-VM was sent to the VM, so its destination is the error's source. One copy of four bytes does it, whichever VM it is. The quoted
-IP header's checksum is corrected with it, and then the ICMP checksum still holds, because both changes cancel out in its
-sum. Path MTU discovery depends on this. The nft command cannot say "correct the checksum at that offset", the
-kernel can (NFTA_PAYLOAD_CSUM_OFFSET), so these rules go in over netlink.
+Addresses are exchanged without connection state, so the quoted packet must be changed like the packet was: the one in
+an error *to* a VM was sent by the VM, so its source is the error's destination; the one in an error *from* a VM was
+sent to the VM, so its destination is the error's source. One copy of four bytes does it, whichever VM it is. The
+quoted IP header's checksum is corrected with it, and then the ICMP checksum still holds, because both changes cancel
+out in its sum. Path MTU discovery depends on this. The nft command cannot say "correct the checksum at that offset",
+the kernel can (NFTA_PAYLOAD_CSUM_OFFSET), so these rules go in over netlink.
 """
 
 from __future__ import annotations
@@ -53,4 +53,6 @@ def ensure() -> None:
             with NFTables(nfgen_family=family) as nft:
                 nft.rule("add", table="aws_ovs", chain=chain, expressions=(rule,))
         except NetlinkError as bad:
-            raise AwsOvsError(f"the kernel refused the nft rule of chain {chain} ({bad}); check its nf_tables support") from None
+            raise AwsOvsError(
+                f"the kernel refused the nft rule of chain {chain} ({bad}); check its nf_tables support"
+            ) from None

@@ -68,7 +68,9 @@ class Ec2World:
     def __enter__(self) -> Ec2World:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -90,7 +92,9 @@ class Ec2World:
     def add_instance(self, name: str, private_ip: str, instance_type: str = "c5n.metal") -> Instance:
         """Run an instance with `private_ip` as its primary address, and give that a public address."""
         image = self.client.describe_images(MaxResults=5)["Images"][0]["ImageId"]
-        eni = self.client.create_network_interface(SubnetId=self._subnet, PrivateIpAddress=private_ip)["NetworkInterface"]
+        eni = self.client.create_network_interface(SubnetId=self._subnet, PrivateIpAddress=private_ip)[
+            "NetworkInterface"
+        ]
         run = self.client.run_instances(
             ImageId=image,
             InstanceType=instance_type,
@@ -102,7 +106,9 @@ class Ec2World:
         self._publics += 1
         public_ip = f"198.51.100.{self._publics}"
         allocation = self.allocate_eip(public_ip)
-        self.client.associate_address(AllocationId=allocation, NetworkInterfaceId=eni["NetworkInterfaceId"], PrivateIpAddress=private_ip)
+        self.client.associate_address(
+            AllocationId=allocation, NetworkInterfaceId=eni["NetworkInterfaceId"], PrivateIpAddress=private_ip
+        )
         instance_id = run["Instances"][0]["InstanceId"]
         return Instance(name, instance_id, eni["NetworkInterfaceId"], eni["MacAddress"], private_ip, public_ip)
 
@@ -123,4 +129,6 @@ class Ec2World:
 
     def move_private_ip(self, private_ip: str, eni_id: str) -> None:
         """Move a private address to another ENI; its Elastic IP goes along."""
-        self.client.assign_private_ip_addresses(NetworkInterfaceId=eni_id, PrivateIpAddresses=[private_ip], AllowReassignment=True)
+        self.client.assign_private_ip_addresses(
+            NetworkInterfaceId=eni_id, PrivateIpAddresses=[private_ip], AllowReassignment=True
+        )

@@ -1,6 +1,7 @@
 """The process that moves frames: TAP devices, the router between them, and EC2's state as it changes.
 
-Run by `Vpc` as `python -m tests.lab.world.fabric FD ENDPOINT VPC ROUTER`; FD is its control socket, a JSON object a line.
+Run by `Vpc` as `python -m tests.lab.world.fabric FD ENDPOINT VPC ROUTER`; FD is its control socket, a JSON object a
+line.
 """
 
 from __future__ import annotations
@@ -34,12 +35,17 @@ def _describe(ec2: Any) -> list[Any]:
         for eni in page["NetworkInterfaces"]:
             addresses = sorted(item["PrivateIpAddress"] for item in eni["PrivateIpAddresses"])
             interfaces.append([eni["NetworkInterfaceId"], eni["MacAddress"], addresses])
-    elastic = [[one["PublicIp"], one["PrivateIpAddress"]] for one in ec2.describe_addresses()["Addresses"] if one.get("PrivateIpAddress")]
+    elastic = [
+        [one["PublicIp"], one["PrivateIpAddress"]]
+        for one in ec2.describe_addresses()["Addresses"]
+        if one.get("PrivateIpAddress")
+    ]
     return [sorted(interfaces), sorted(elastic)]
 
 
 def _watch(endpoint: str, pipe: Connection) -> None:
-    """Poll EC2 in a process of its own, because a poll must not hold up frames: send (start of the poll, state if it changed)."""
+    """Poll EC2 in a process of its own, because a poll must not hold up frames: send (start of the poll, state if it
+    changed)."""
     ec2, last = client(endpoint), None
     while True:
         started = time.monotonic()
@@ -182,4 +188,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-

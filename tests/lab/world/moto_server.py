@@ -49,7 +49,9 @@ def _assign_private_ip_addresses(self: Any) -> ActionResult:
         if owner is eni:
             continue
         if owner is not None:
-            owner.private_ip_addresses[:] = [item for item in owner.private_ip_addresses if item["PrivateIpAddress"] != address]
+            owner.private_ip_addresses[:] = [
+                item for item in owner.private_ip_addresses if item["PrivateIpAddress"] != address
+            ]
         eni.private_ip_addresses.append({"Primary": False, "PrivateIpAddress": address})
         for eip in backend.addresses:
             if eip.private_ip_address == address:
@@ -76,12 +78,16 @@ def _associate_address(self: Any) -> ActionResult:
     eni = backend.get_network_interface(eni_id)
     private_ip = self._get_param("PrivateIpAddress") or eni.private_ip_address
     if private_ip not in _addresses(eni):
-        raise EC2ClientError("InvalidParameterValue", f"The address {private_ip} does not belong to interface {eni_id}.")
+        raise EC2ClientError(
+            "InvalidParameterValue", f"The address {private_ip} does not belong to interface {eni_id}."
+        )
     allowed = _true(self._get_param("AllowReassociation", False))
     for other in backend.addresses:
         if other.allocation_id != allocation and other.eni is not None and other.private_ip_address == private_ip:
             if not allowed:
-                raise EC2ClientError("Resource.AlreadyAssociated", f"The address {private_ip} already has {other.public_ip}.")
+                raise EC2ClientError(
+                    "Resource.AlreadyAssociated", f"The address {private_ip} already has {other.public_ip}."
+                )
             other.eni = other.instance = other.association_id = None
     result = _associate(self)
     (eip,) = backend.address_by_allocation([allocation])

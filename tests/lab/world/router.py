@@ -1,8 +1,8 @@
 """What the VPC, its Internet gateway and the Internet do with a packet: pure functions of EC2's state.
 
-The rules are Amazon's: a VPC forwards by IP, answers ARP itself, passes a frame only from the ENI's own MAC with a source address
-that EC2 lists on that ENI, drops multicast and broadcast, and translates an Elastic IP at the gateway, also inside ICMP
-errors. Each drop has a reason.
+The rules are Amazon's: a VPC forwards by IP, answers ARP itself, passes a frame only from the ENI's own MAC with a
+source address that EC2 lists on that ENI, drops multicast and broadcast, and translates an Elastic IP at the gateway,
+also inside ICMP errors. Each drop has a reason.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def _adjust(packet: bytearray, at: int, old: bytes, new: bytes) -> None:
     """Correct the checksum at `at` for `old` having become `new` (RFC 1624)."""
     total = ~int.from_bytes(packet[at : at + 2], "big") & 0xFFFF
     for index in (0, 2):
-        total += (~int.from_bytes(old[index : index + 2], "big") & 0xFFFF) + int.from_bytes(new[index : index + 2], "big")
+        total += (~int.from_bytes(old[index : index + 2], "big") & 0xFFFF) + int.from_bytes(
+            new[index : index + 2], "big"
+        )
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     packet[at : at + 2] = (~total & 0xFFFF).to_bytes(2, "big")
@@ -250,7 +252,9 @@ def _frag_needed(source: bytes, packet: bytes | bytearray, mtu: int) -> bytearra
     """ICMP "fragmentation needed" about `packet`, from `source` to its sender (RFC 1191)."""
     body = bytearray(b"\x03\x04\0\0\0\0" + mtu.to_bytes(2, "big") + packet[: (packet[0] & 15) * 4 + 64])
     body[2:4] = checksum(body).to_bytes(2, "big")
-    header = bytearray(b"\x45\0" + (20 + len(body)).to_bytes(2, "big") + b"\0\0\0\0\x40\x01\0\0" + source + packet[12:16])
+    header = bytearray(
+        b"\x45\0" + (20 + len(body)).to_bytes(2, "big") + b"\0\0\0\0\x40\x01\0\0" + source + packet[12:16]
+    )
     header[10:12] = checksum(header).to_bytes(2, "big")
     return header + body
 

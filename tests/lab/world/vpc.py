@@ -42,7 +42,16 @@ class Vpc:
         here, there = socket.socketpair()
         die_with_us = ["setpriv", "--pdeathsig", "KILL"]
         self._process = subprocess.Popen(
-            [*die_with_us, sys.executable, "-m", "tests.lab.world.fabric", str(there.fileno()), ec2.endpoint, ec2.vpc_cidr, router_address(ec2.subnet_cidr)],
+            [
+                *die_with_us,
+                sys.executable,
+                "-m",
+                "tests.lab.world.fabric",
+                str(there.fileno()),
+                ec2.endpoint,
+                ec2.vpc_cidr,
+                router_address(ec2.subnet_cidr),
+            ],
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
         )
@@ -58,13 +67,20 @@ class Vpc:
 
     def _wait_for_internet(self) -> None:
         own = subprocess.run(["readlink", "/proc/self/ns/net"], capture_output=True, text=True, check=True).stdout
-        while subprocess.run(["readlink", f"/proc/{self.internet_pid}/ns/net"], capture_output=True, text=True, check=True).stdout == own:
+        while (
+            subprocess.run(
+                ["readlink", f"/proc/{self.internet_pid}/ns/net"], capture_output=True, text=True, check=True
+            ).stdout
+            == own
+        ):
             pass
 
     def __enter__(self) -> Vpc:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -113,13 +129,21 @@ class Vpc:
     def _inside(self, argv: Sequence[str]) -> list[str]:
         return ["setpriv", "--pdeathsig", "KILL", "nsenter", "-t", str(self.internet_pid), "--net", *argv]
 
-    def internet(self, argv: Sequence[str], *, timeout: float = 30, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def internet(
+        self, argv: Sequence[str], *, timeout: float = 30, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command on the Internet."""
-        done = subprocess.run(self._inside(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            self._inside(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
         if check and done.returncode:
-            raise RuntimeError(f"{' '.join(argv)[:300]}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+            raise RuntimeError(
+                f"{' '.join(argv)[:300]}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+            )
         return done
 
     def internet_spawn(self, argv: Sequence[str]) -> subprocess.Popen[str]:
         """Start a command on the Internet."""
-        return subprocess.Popen(self._inside(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            self._inside(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )

@@ -1,0 +1,53 @@
+"""The state of a host as text that can be compared: all that lasts, nothing that moves by itself."""
+
+from __future__ import annotations
+
+import re
+
+from .host import Host
+
+# Counters, times and learned entries are left out. So are the lab's own nft tables, and IPv6 link-local addresses
+# with their routes, which follow from random MACs of internal ports.
+_SCRIPT = r"""
+echo '# open vswitch'
+ovs-vsctl --timeout=10 --columns=name,datapath_type,fail_mode,external_ids,other_config list Bridge | sed 's/^$/-/'
+ovs-vsctl --timeout=10 --columns=name,tag,trunks,vlan_mode,external_ids,other_config list Port | sed 's/^$/-/'
+ovs-vsctl --timeout=10 --columns=name,type,options,mtu_request,bfd,external_ids,other_config list Interface | sed 's/^$/-/'
+for bridge in $(ovs-vsctl --timeout=10 list-br | sort); do
+    echo "# flows of $bridge"
+    ovs-ofctl --no-stats --names dump-flows "$bridge" | grep -v -e hard_timeout -e 'reply (' | sort
+    ovs-ofctl dump-groups "$bridge" | grep -v 'reply ('
+    ovs-vsctl list-ports "$bridge" | sort | sed 's/^/port /'
+done
+echo '# nft'
+nft -s list ruleset
+echo '# addresses'
+ip -br -4 address | sort
+ip -br -6 address | grep -v fe80 | sort
+echo '# routes'
+ip -4 route show table all | sort
+ip -6 route show table all | grep -v -e fe80 -e ff00 | sort
+echo '# rules'
+ip -4 rule
+ip -6 rule
+echo '# neighbours'
+ip neigh show nud permanent | sort
+echo '# sysctl'
+sysctl net.ipv4.conf 2>/dev/null | grep -e forwarding -e rp_filter -e accept_local -e send_redirects | sort
+find /run/aws_ovs /var/lib/aws_ovs ! -type s -printf '# %p %M %u %g\n' -type f -exec cat {} \; -printf '\n' 2>/dev/null
+"""
+
+
+def dump(host: Host) -> str:
+    """Open vSwitch's database and flows, the kernel's network, and the driver's files on a host."""
+    text = host.run(["sh", "-c", _SCRIPT]).stdout
+    text = re.sub(r"table \w+ lab_\w+ \{\n.*?\n\}\n", "", text, flags=re.DOTALL)
+    text = re.sub(r"@if\d+", "", text)
+    head, mark, rest = text.partition("# flows of")
+    return _sorted_records(head) + mark + rest
+
+
+def _sorted_records(text: str) -> str:
+    """Open vSwitch lists records in no order."""
+    title, *records = re.split(r"\n(?=name +:)", text)
+    return "\n".join([title, *sorted(record.strip("-\n") for record in records)]) + "\n"

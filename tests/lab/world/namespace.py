@@ -1,0 +1,230 @@
+"""A machine made of Linux namespaces: its own processes, mounts, host name and network, and a root file system of its own.
+
+The root is an overlay over this machine's, kept in memory, so whatever runs there may install files, write to /etc and
+start daemons, and nothing of this machine changes. Everything hangs on the init process, and that
+on a pipe to us: when we end, however that happens, the kernel removes processes, mounts and network devices.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH_USER = "/usr/local/bin:/usr/bin:/bin:/usr/games"
+HOMES = {"root": "/root", "oneadmin": "/var/lib/one"}
+
+CHANGED = "/run/changed"
+"""Where a namespace that builds shows the files that differ from this machine's."""
+
+# Arguments: host name, tar archive with files to lay over this machine's ("" for none), "build" or "run".
+# The pid is the one that this machine's /proc shows. `cat` waits for the end of our pipe; as it ignores SIGCHLD, the
+# kernel reaps for it.
+_INIT = r"""
+set -e
+read -r pid rest </proc/self/stat
+hostname "$1"
+mount -t tmpfs -o mode=755 lab /mnt
+mkdir /mnt/layer /mnt/upper /mnt/work /mnt/root
+[ -z "$2" ] || tar -C /mnt/layer --xattrs --xattrs-include='*' -xf "$2"
+mount -t overlay -o lowerdir=/mnt/layer:/,upperdir=/mnt/upper,workdir=/mnt/work lab /mnt/root
+cd /mnt/root
+mount -t proc -o nosuid,nodev,noexec proc proc
+mount --bind proc/sys proc/sys
+[ "$3" = build ] || mount --bind proc/sys/net proc/sys/net
+mount -o remount,bind,ro proc/sys
+[ "$3" = build ] || mount -t sysfs -o nosuid,nodev,noexec sysfs sys
+mount --rbind /dev dev
+mount -t tmpfs -o mode=755,nosuid,nodev run run
+mount -t tmpfs -o mode=1777,nosuid,nodev tmp tmp
+mkdir -p run/lock run/openvswitch
+if [ "$3" = build ]; then mkdir run/changed; mount --bind /mnt/upper run/changed; else ip link set lo up; fi
+pivot_root . mnt
+cd /
+umount -l mnt
+printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$1" >/etc/hosts
+echo "$pid"
+exec env --ignore-signal=CHLD cat >/dev/null
+"""
+
+
+class CommandError(Exception):
+    """A command in a namespace failed; the message holds all that is known."""
+
+
+class Process(subprocess.Popen[str]):
+    """A process in a namespace; its standard output and error are pipes, its input is empty.
+
+    The process that we see is only `nsenter`, which waits for the real one in the other pid namespace. Signals go to the
+    real one and what it started (its process group); nsenter must live to collect it, and then ends the same way.
+    """
+
+    def send_signal(self, sig: int) -> None:
+        """Send `sig` to the process and to those that it started."""
+        if self.poll() is not None:
+            return
+        for pid in _group(self.pid) or [self.pid]:
+            try:
+                os.kill(pid, sig)
+            except ProcessLookupError:
+                pass
+
+
+def _group(leader: int) -> list[int]:
+    """The members of a process group, without its leader."""
+    members = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != leader:
+            try:
+                stat = Path("/proc", entry, "stat").read_text()
+            except OSError:
+                continue  # it has just ended
+            if int(stat.rpartition(")")[2].split()[2]) == leader:
+                members.append(int(entry))
+    return members
+
+
+class Namespace:
+    """See the module; a context manager.
+
+    Args:
+        name: its host name.
+        layer: a tar archive that is laid over this machine's files.
+        build: it serves to install software: it uses this machine's network, which it can not configure, and shows
+            what was installed under `CHANGED`. Without, its network is its own, with nothing but `lo`.
+
+    Attributes:
+        pid: its init process.
+
+    Raises:
+        CommandError: it could not be set up.
+    """
+
+    def __init__(self, name: str, *, layer: Path | None = None, build: bool = False) -> None:
+        self.name = name
+        namespaces = ["--mount", "--uts", "--ipc", "--pid", *([] if build else ["--net"])]
+        script = ["sh", "-c", _INIT, "init", name, str(layer or ""), "build" if build else "run"]
+        self._init = subprocess.Popen(
+            ["unshare", *namespaces, "--fork", "--kill-child", "--", *script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env={"PATH": PATH_ROOT, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+        )
+        assert self._init.stdout and self._init.stderr
+        line = self._init.stdout.readline()
+        if not line:
+            story = self._init.stderr.read().strip()
+            self.close()
+            raise CommandError(f"namespace {name} did not start: {story}")
+        self.pid = int(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all its processes; its file systems and network devices go with them."""
+        for pipe in (self._init.stdin, self._init.stdout, self._init.stderr):
+            if pipe:
+                pipe.close()
+        try:
+            self._init.wait(10)
+        except subprocess.TimeoutExpired:
+            self._init.kill()
+            self._init.wait()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "root",
+        stdin: bytes | str | None = None,
+        timeout: float = 60,
+        check: bool = True,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end.
+
+        Args:
+            argv: the command; no shell is involved.
+            user: in whose name: `root` or `oneadmin`, with the environment that sshd gives.
+            stdin: what it reads; nothing by default.
+            timeout: seconds, after which it is killed.
+            check: whether an exit code other than 0 is an error.
+            cwd: the working directory; by default / for root, else the user's home.
+            env: environment variables in addition.
+
+        Raises:
+            CommandError: it failed (with `check`), or took too long.
+        """
+        text = stdin.decode("utf-8", "surrogateescape") if isinstance(stdin, bytes) else stdin
+        process = self._start(argv, user, subprocess.DEVNULL if text is None else subprocess.PIPE, cwd, env)
+        try:
+            out, err = process.communicate(text, timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise CommandError(self._story(argv, f"still ran after {timeout} s", out, err)) from None
+        except BaseException:
+            process.kill()
+            raise
+        if check and process.returncode:
+            raise CommandError(self._story(argv, f"exit code {process.returncode}", out, err))
+        return subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+
+    def spawn(self, argv: Sequence[str], *, user: str = "root", cwd: str | None = None) -> Process:
+        """Start a command and leave it running; the caller ends it, or `close` does."""
+        return self._start(argv, user, subprocess.DEVNULL, cwd, None)
+
+    def _start(
+        self, argv: Sequence[str], user: str, stdin: int, cwd: str | None, env: Mapping[str, str] | None
+    ) -> Process:
+        home = HOMES[user]
+        directory = cwd or ("/" if user == "root" else home)
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"]
+        become = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+        path = PATH_ROOT if user == "root" else PATH_USER
+        environment = {"PATH": path, "HOME": home, "USER": user, "LOGNAME": user, "SHELL": "/bin/bash"}
+        return Process(
+            [*enter, f"--wdns={directory}", "--", *become, *argv],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="surrogateescape",  # bytes go in and come out as they are
+            env={**environment, "LANG": "C.UTF-8", **(env or {})},
+            start_new_session=True,
+        )
+
+    def _story(self, argv: Sequence[str], what: str, out: str, err: str) -> str:
+        return f"{self.name}: {' '.join(argv)}: {what}\nstdout: {out.strip()}\nstderr: {err.strip()}"
+
+    def network(self, argv: Sequence[str], stdin: str = "") -> str:
+        """Run one of this machine's programs in the network of the namespace only, where it sees this machine's pids.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            CommandError: it failed.
+        """
+        enter = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
+        environment = {"PATH": PATH_ROOT, "LANG": "C.UTF-8"}
+        done = subprocess.run([*enter, *argv], input=stdin, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            what = f"exit code {done.returncode}, given {stdin!r}"
+            raise CommandError(self._story(argv, what, done.stdout, done.stderr))
+        return done.stdout
