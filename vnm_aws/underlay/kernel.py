@@ -128,9 +128,9 @@ table ip aws_ovs {{
   chain prerouting_raw {{
     type filter hook prerouting priority raw; policy accept;
     udp dport 4789 notrack
-    iifname "{GATEWAY_PORT}" icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} ip frag-off &
-    0x1fff == 0 jump {repair.OUTWARD_CHAIN} iifname "{GATEWAY_PORT}" ip saddr != {transit} notrack iifname "{eni}" fib
-    daddr type != local notrack
+    iifname "{GATEWAY_PORT}" icmp type {{ 3, 11, 12 }} ip frag-off & 0x1fff == 0 jump {repair.OUTWARD_CHAIN}
+    iifname "{GATEWAY_PORT}" ip saddr != {transit} notrack
+    iifname "{eni}" fib daddr type != local notrack
   }}
   chain output_raw {{
     type filter hook output priority raw; policy accept;
