@@ -6,8 +6,8 @@ import re
 
 from .host import Host
 
-# Counters, times and learned entries are left out. So are the lab's own nft tables, and IPv6 link-local addresses
-# with their routes, which follow from random MACs of internal ports.
+# Counters, times, learned entries and who held the lock are left out. So are the lab's own nft tables, and IPv6
+# link-local addresses with their routes, which follow from random MACs of internal ports.
 _SCRIPT = r"""
 echo '# open vswitch'
 ovs-vsctl --timeout=10 --columns=name,datapath_type,fail_mode,external_ids,other_config list Bridge | sed 's/^$/-/'
@@ -33,8 +33,11 @@ ip -6 rule
 echo '# neighbours'
 ip neigh show nud permanent | sort
 echo '# sysctl'
-sysctl net.ipv4.conf 2>/dev/null | grep -e forwarding -e rp_filter -e accept_local -e send_redirects | sort
-find /run/aws_ovs /var/lib/aws_ovs ! -type s -printf '# %p %M %u %g\n' -type f -exec cat {} \; -printf '\n' 2>/dev/null
+sysctl -a -r '^net[.]ipv4[.](ip_forward$|conf[.].*[.](forwarding|rp_filter|accept_local|send_redirects)$)' | grep -v lo[.] | sort
+find /run/aws_ovs /var/lib/aws_ovs | sort | while read -r file; do
+    stat -c '# %n %A %U:%G' "$file"
+    if [ -f "$file" ] && [ "${file##*/}" != lock ]; then cat "$file"; echo; fi
+done
 """
 
 
@@ -43,6 +46,8 @@ def dump(host: Host) -> str:
     text = host.run(["sh", "-c", _SCRIPT]).stdout
     text = re.sub(r"table \w+ lab_\w+ \{\n.*?\n\}\n", "", text, flags=re.DOTALL)
     text = re.sub(r"@if\d+", "", text)
+    # Port numbers depend on what there was before, and with them the order in which a flood serves the ports.
+    text = re.sub(r"output:[^, ]+(,output:[^, ]+)+", lambda found: ",".join(sorted(found[0].split(","))), text)
     head, mark, rest = text.partition("# flows of")
     return _sorted_records(head) + mark + rest
 

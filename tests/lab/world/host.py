@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .namespace import CommandError, Namespace
+from .namespace import Namespace
 from .ovs import DAEMONS, OpenVswitch
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ for file in /usr/lib/tmpfiles.d/*aws_ovs*.conf /etc/tmpfiles.d/*aws_ovs*.conf; d
     while read -r type path mode user group rest; do
         [ "$type" != d ] || install -d -m "${mode#-}" -o "${user#-}" -g "${group#-}" "$path"
     done <"$file"
+done
+"""
+
+# Policy rules of the kernel's own have priorities 0, 32766 and 32767; routes out of deleted devices are gone with these.
+_FORGET = """
+rm -rf /run/aws_ovs /var/lib/aws_ovs/*
+ip rule show | while IFS=: read -r priority rest; do
+    case $priority in 0 | 32766 | 32767) ;; *) ip rule del priority "$priority" ;; esac
 done
 """
 
@@ -61,7 +69,8 @@ class Host(Namespace):
         self.start_ovs()
 
     def _firewall(self) -> None:
-        # The kernel hears the tunnels too and would answer "port unreachable". On a real node Open vSwitch's own module takes them.
+        # The kernel hears the tunnels too and would answer "port unreachable". On a real node Open vSwitch's own
+        # module takes them.
         rules = (
             "flush ruleset\ntable ip lab_underlay { chain prerouting { type filter hook prerouting priority raw; "
             f'iifname "{ENI}" udp dport {VXLAN_PORT} drop; }}; }}\n'
@@ -118,22 +127,10 @@ class Host(Namespace):
     def reset(self) -> None:
         """Bring the host back to where `boot` left it; what is installed stays."""
         self.start_ovs()
-        bridges = self.run(["ovs-vsctl", "list-br"]).stdout.split()
-        deletions = [part for name in bridges if name != PHYSICAL_BRIDGE for part in ("--", "--if-exists", "del-br", name)]
-        if deletions:
-            self.run(["ovs-vsctl", "--timeout=10", *deletions[1:]])
+        bridges = [name for name in self.run(["ovs-vsctl", "list-br"]).stdout.split() if name != PHYSICAL_BRIDGE]
+        deletions = [part for name in bridges for part in ("--", "--if-exists", "del-br", name)]
+        self.run(["ovs-vsctl", "--timeout=10", "init", *deletions])
         self._firewall()
         self.run(["ovs-appctl", "dpctl/flush-conntrack"], check=False)
         self.run(["sh", "-ec", _FORGET])
         self.run(["sh", "-ec", _BOOT])
-
-
-# Policy rules of the kernel's own have priorities 0, 32766 and 32767; routes out of deleted devices are gone with these.
-_FORGET = """
-rm -rf /run/aws_ovs /var/lib/aws_ovs/*
-ip rule show | while IFS=: read -r priority rest; do
-    case $priority in 0 | 32766 | 32767) ;; *) ip rule del priority "$priority" ;; esac
-done
-"""
-
-__all__ = ["CommandError", "Host"]

@@ -39,7 +39,9 @@ class Hypervisor:
         if verb in ("deploy", "restore"):
             self._start(vm_id, host, document, fresh=verb == "deploy")
         elif verb == "cancel":
-            self.destroy(vm_id)
+            guest = self.guests.get(vm_id)
+            if guest and guest.host in (host, None):  # OpenNebula's script does not mind when there is no such VM
+                self.destroy(vm_id)
         elif verb == "save":
             self._guest(vm_id, host).suspend()
         elif verb == "migrate":

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,18 +117,18 @@ def layers(repository: Path = REPOSITORY) -> Layers:
     cache.mkdir(parents=True, exist_ok=True)
     print("==> installing the driver for the lab's hosts (about half a minute)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-        with Namespace("frontend", build=True) as machine:
-            _prepare(machine, checkout)
-            machine.run(["sh", "-ec", _FRONTEND], stdin=_ONED_CONF)
-            _install(machine, "--frontend")
-            machine.run(["sh", "-ec", _CONFIGURE])
-            _save(machine, CHANGED, Path(unfinished, "frontend.tar"))
-            _save(machine, "/var/lib/one/remotes", Path(unfinished, "remotes.tar"))
-        with Namespace("node", build=True) as machine:
-            _prepare(machine, checkout)
-            machine.run(["sh", "-ec", _SYNC], stdin=Path(unfinished, "remotes.tar").read_bytes())
-            _install(machine, "--node")
-            _save(machine, CHANGED, Path(unfinished, "node.tar"))
+        frontend, node, remotes = (Path(unfinished, f"{name}.tar") for name in ("frontend", "node", "remotes"))
+        with Namespace("frontend", build=True) as first, Namespace("node", build=True) as second:
+            for machine in (first, second):
+                _prepare(machine, checkout)
+            first.run(["sh", "-ec", _FRONTEND], stdin=_ONED_CONF)
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(_install, (first, second), ("--frontend", "--node")))
+            first.run(["sh", "-ec", _CONFIGURE])
+            _save(first, "/var/lib/one/remotes", remotes)
+            second.run(["sh", "-ec", _SYNC], stdin=remotes.read_bytes())
+            _save(first, CHANGED, frontend)
+            _save(second, CHANGED, node)
         complete = Path(unfinished, digest)
         complete.mkdir()
         for path in built:
@@ -135,9 +137,16 @@ def layers(repository: Path = REPOSITORY) -> Layers:
             complete.rename(built.node.parent)
         except OSError:
             assert built.node.exists()  # somebody else was faster
-    for old in sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    _prune(cache)
     return built
+
+
+def _prune(cache: Path) -> None:
+    """Remove old layers, and what builds that were killed have left; somebody may be building right now."""
+    unfinished = {path for path in cache.glob("tmp*") if path.stat().st_mtime > time.time() - 3600}
+    ages = {path: path.stat().st_mtime for path in set(cache.iterdir()) - unfinished}
+    for old in sorted(ages, key=ages.__getitem__)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _prepare(machine: Namespace, checkout: bytes) -> None:

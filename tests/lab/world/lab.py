@@ -107,7 +107,9 @@ class Lab:
         """
         peers = [{"name": name, "vtep": host.instance.private_ip} for name, host in self.hosts.items()]
         text = json.dumps({"peers": peers})
-        self._everywhere(lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=text))
+        self._everywhere(
+            lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=text)
+        )
 
     def guest(self, vm_id: int) -> Guest:
         """The guest of a VM that exists."""

@@ -7,8 +7,10 @@ on a pipe to us: when we end, however that happens, the kernel removes processes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -65,18 +67,22 @@ class Process(subprocess.Popen[str]):
 
     def send_signal(self, sig: int) -> None:
         """Send `sig` to the process and to those that it started."""
-        if self.poll() is not None:
-            return
-        for pid in _group(self.pid) or [self.pid]:
-            try:
-                os.kill(pid, sig)
-            except ProcessLookupError:
-                pass
+        done: set[int] = set()
+        deadline = time.monotonic() + 1
+        # Right after its start there is no real process yet, and one that forks must not escape.
+        while self.poll() is None and time.monotonic() < deadline:
+            new = _group(self.pid) - done
+            if done and not new:
+                break
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sig)
+            done |= new
 
 
-def _group(leader: int) -> list[int]:
+def _group(leader: int) -> set[int]:
     """The members of a process group, without its leader."""
-    members = []
+    members = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != leader:
             try:
@@ -84,7 +90,7 @@ def _group(leader: int) -> list[int]:
             except OSError:
                 continue  # it has just ended
             if int(stat.rpartition(")")[2].split()[2]) == leader:
-                members.append(int(entry))
+                members.add(int(entry))
     return members
 
 
@@ -118,7 +124,8 @@ class Namespace:
             env={"PATH": PATH_ROOT, "LC_ALL": "C.UTF-8"},
             start_new_session=True,
         )
-        assert self._init.stdout and self._init.stderr
+        assert self._init.stdout
+        assert self._init.stderr
         line = self._init.stdout.readline()
         if not line:
             story = self._init.stderr.read().strip()

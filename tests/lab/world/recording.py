@@ -50,8 +50,9 @@ def load(directory: Path | str) -> Recording:
     if not path.is_dir():
         path = Path(directory)
     try:
-        return Recording(path.name, tuple(_step(path, entry) for entry in json.loads((path / "sequence.json").read_bytes())))
-    except (KeyError, TypeError, json.JSONDecodeError) as bad:
+        entries = json.loads((path / "sequence.json").read_bytes())
+        return Recording(path.name, tuple(_step(path, entry) for entry in entries))
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as bad:
         raise ValueError(f"{path}/sequence.json is not a list of recorded steps ({bad!r})") from None
 
 
@@ -84,7 +85,8 @@ def substitute(
     Args:
         vm_id: the ID of the other VM; names that OpenNebula makes of it (`one-1`, `one-1-0`) follow.
         hosts: host names, old to new.
-        macs: MAC addresses, old to new. One that OpenNebula made of an address in `ips` (02:00 and its four bytes) follows by itself.
+        macs: MAC addresses, old to new. One that OpenNebula made of an address in `ips` (02:00 and its four bytes)
+            follows by itself.
         ips: addresses of NICs, aliases and their context, old to new, those in AWS too; security group rules stay.
         values: any other texts of NICs, aliases and context, old to new, such as `eipalloc-0a1`.
         strip: elements to leave out of NICs and aliases, such as `AWS_PRIVATE_IP`.
@@ -119,7 +121,8 @@ def _mac(address: str) -> str:
 def _vm_id(step: Step) -> int | None:
     if step.xml is None:
         return int(step.argv[-2]) if step.runs_on is None else None
-    return int(etree.fromstring(step.xml).findtext("ID") or "")
+    root = etree.fromstring(step.xml)
+    return int(root.findtext("ID") or "") if root.tag == "VM" else None
 
 
 def _renamer(old: int | None, new: int | None) -> Callable[[str], str]:
@@ -138,6 +141,8 @@ def _rewrite(
     strip: Collection[str],
 ) -> bytes:
     root = etree.fromstring(xml, etree.XMLParser(strip_cdata=False))
+    if root.tag != "VM":
+        return xml
     if vm_id is not None:
         for path in ("ID", "TEMPLATE/VMID", "HISTORY_RECORDS/HISTORY/OID"):
             for element in root.iterfind(path):

@@ -1,0 +1,334 @@
+"""install.sh, run for real on machines of its own: what it installs, repeats, refuses, survives and removes."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .machine import CHECKOUT, CONFIG, ONED_CONF, REPOSITORY, SHIMS, Machine, copy_environment
+
+# In OpenNebula's syntax. One attribute is there, one only in a comment, and one only in the value of another.
+PLAIN = """\
+LOG = [ SYSTEM = "file", DEBUG_LEVEL = 3 ]
+VN_MAD_CONF = [
+    NAME        = "bridge",
+    BRIDGE_TYPE = "linux"
+]
+INHERIT_VNET_ATTR       = "MTU"
+  # INHERIT_VNET_ATTR     = "AWS_PRIVATE_IP"
+INHERIT_VNET_ATTR       = "GATEWAY_OF_OTHERS"
+# VN_MAD_CONF = [ NAME = "aws_ovs", BRIDGE_TYPE = "linux" ]
+"""
+
+# As an administrator may have written it.
+PREPARED = (
+    PLAIN
+    + """\
+VN_MAD_CONF = [
+    BRIDGE_TYPE = "openvswitch",   # the driver's bridges
+    NAME        = "aws_ovs"
+]
+"""
+)
+
+
+def _oned_confs() -> dict[str, bytes]:
+    """Our own, and OpenNebula's where its files are at hand."""
+    confs = {"plain": PLAIN.encode(), "prepared": PREPARED.encode(), "no-newline": PLAIN.rstrip("\n").encode()}
+    directory = os.environ.get("AWS_OVS_OPENNEBULA_ETC") or str(REPOSITORY / "../shared/opennebula-7.2.0/etc")
+    original = Path(directory, "oned.conf")
+    if original.is_file():
+        confs["opennebula"] = original.read_bytes()
+    return confs
+
+
+ONED_CONFS = _oned_confs()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A machine without the driver."""
+    with Machine("fresh", PLAIN.encode()) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Machine]:
+    """A machine that is front-end and node. Tests may not change it."""
+    with Machine("installed", PLAIN.encode()) as machine:
+        printed = machine.install("--frontend", "--node")
+        assert "restart OpenNebula" in printed
+        yield machine
+
+
+def test_what_a_dry_run_announces_is_what_is_done_and_no_more(machine: Machine) -> None:
+    before = machine.tree()
+    announced = machine.install("--frontend", "--node", "--dry-run")
+    assert machine.tree() == before
+    for path in ("/usr/sbin/aws-ovs", "/etc/sudoers.d/aws_ovs", f"{SHIMS}/pre", CONFIG, ONED_CONF, "/usr/bin/oneaws"):
+        assert path in announced
+    assert "==>" not in announced
+
+
+def test_a_second_run_changes_nothing_and_uninstalling_leaves_the_machine_as_it_was(machine: Machine) -> None:
+    before, oned_conf = machine.tree(times=False), machine.contents(ONED_CONF)
+    machine.install("--frontend", "--node")
+    after = machine.tree()
+    assert machine.install("--frontend", "--node").strip() == "Nothing to change."
+    assert machine.install("--node").strip() == "Nothing to change."
+    assert machine.tree() == after
+    announced = machine.install("--uninstall", "--dry-run")
+    assert "/usr/lib/aws_ovs" in announced
+    assert machine.tree() == after
+    machine.install("--uninstall")
+    assert machine.tree(times=False) == before
+    assert machine.contents(ONED_CONF) == oned_conf
+    assert machine.install("--uninstall").strip() == "Nothing to change."
+
+
+def test_the_parts_go_one_by_one(machine: Machine) -> None:
+    machine.install("--node")
+    assert machine.run(["aws-ovs", "--version"]).stdout.startswith("aws_ovs ")
+    assert machine.run(["test", "-e", "/usr/bin/oneaws"], check=False).returncode == 1
+    assert machine.run(["/usr/lib/aws_ovs/venv/bin/python", "-c", "import boto3"], check=False).returncode == 1
+    machine.install("--frontend")  # extras add up
+    assert machine.run(["aws-ovs", "--version"]).stdout.startswith("aws_ovs ")
+    assert "datapath_type" in machine.run(["oneaws", "config"]).stdout
+    assert machine.install("--node").strip() == "Nothing to change."
+    machine.install("--uninstall", "--node")
+    assert machine.run(["test", "-e", "/usr/sbin/aws-ovs"], check=False).returncode == 1
+    assert "datapath_type" in machine.run(["oneaws", "config"]).stdout
+    machine.install("--uninstall")
+    assert machine.run(["test", "-e", "/usr/lib/aws_ovs"], check=False).returncode == 1
+
+
+@pytest.mark.parametrize("name", ONED_CONFS)
+def test_oned_conf_gets_what_it_lacks(installed: Machine, name: str) -> None:
+    original = ONED_CONFS[name]
+    with Machine("oned", PLAIN.encode()) as machine:
+        # Only oned.conf matters here; the environment is the expensive part, so it is taken over.
+        copy_environment(installed, machine)
+        machine.oned_conf(original)
+        machine.install("--frontend")
+        text = machine.read(ONED_CONF)
+        block = re.search(r"^# BEGIN aws_ovs.*?^# END aws_ovs\n", text, re.DOTALL | re.MULTILINE)
+        assert block
+        assert text.replace(block[0], "").encode().rstrip(b"\n") == original.rstrip(b"\n")
+        active = re.sub(r"(?m)^\s*#.*$", "", text)
+        assert len(re.findall(r'VN_MAD_CONF\s*=\s*\[[^]]*NAME\s*=\s*"aws_ovs"', active)) == 1
+        for attribute in ("AWS_PRIVATE_IP", "MTU", "GATEWAY", "EXTERNAL_IP", "AWS_ALLOCATION_ID", "FILTER_IP_SPOOFING"):
+            assert len(re.findall(rf'(?m)^INHERIT_VNET_ATTR\s*=\s*"{attribute}"', active)) == 1, attribute
+        assert len(re.findall(r'(?m)^VM_RESTRICTED_ATTR\s*=\s*"NIC/AWS_PRIVATE_IP"', active)) == 1
+        assert machine.run(["stat", "-c", "%U:%G %a", ONED_CONF]).stdout.strip() == "root:oneadmin 640"
+        assert machine.read(f"{ONED_CONF}.before-aws_ovs").encode() == original
+        assert machine.install("--frontend").strip() == "Nothing to change."
+        machine.install("--uninstall")
+        assert machine.read(ONED_CONF).encode() == original
+
+
+def test_an_oned_conf_edited_since_keeps_its_edits(installed: Machine) -> None:
+    with Machine("edited-oned", PLAIN.encode()) as machine:
+        copy_environment(installed, machine)
+        machine.install("--frontend")
+        machine.write(ONED_CONF, machine.read(ONED_CONF) + "LATER = 1\n")
+        assert machine.install("--frontend").strip() != "", "the block may move, the edit may not go"
+        assert "before-aws_ovs, because" in machine.install("--uninstall")
+        assert machine.read(ONED_CONF) == PLAIN + "LATER = 1\n"
+        machine.write(ONED_CONF, PLAIN + "# BEGIN aws_ovs\n")
+        before = machine.contents(ONED_CONF)
+        assert "not one pair" in machine.install("--uninstall", code=1)
+        assert machine.contents(ONED_CONF) == before
+
+
+def test_an_edited_configuration_stays(installed: Machine) -> None:
+    edited = "datapath_type: netdev\n"
+    with Machine("edited", PLAIN.encode()) as machine:
+        copy_environment(installed, machine)
+        machine.install("--frontend")
+        machine.write(CONFIG, edited)
+        assert machine.install("--frontend").strip() == "Nothing to change."
+        machine.run(["sh", "-c", f"echo '# a later version' >>{CHECKOUT}/remotes/etc/vnm/aws_ovs.yaml"])
+        assert "has been edited" in machine.install("--frontend")
+        assert machine.read(CONFIG) == edited
+        assert machine.read(f"{CONFIG}.new").endswith("# a later version\n")
+        assert machine.install("--frontend").strip() == "Nothing to change."
+        assert f"left: {CONFIG}" in machine.install("--uninstall")
+        assert machine.read(CONFIG) == edited
+        assert machine.run(["test", "-e", f"{CONFIG}.new"], check=False).returncode == 1
+
+
+def test_an_installation_that_was_killed_is_completed_by_the_next(machine: Machine) -> None:
+    process = machine.spawn([f"{CHECKOUT}/install.sh", "--node"])
+    deadline = time.monotonic() + 60
+    while not machine.run(["sh", "-c", "ls -d /usr/lib/aws_ovs/venv-*/lib"], check=False).stdout:
+        assert time.monotonic() < deadline
+    process.kill()
+    process.wait()
+    assert machine.run(["test", "-e", "/usr/sbin/aws-ovs"], check=False).returncode == 1
+    machine.install("--node")
+    assert machine.run(["aws-ovs", "--version"]).stdout.startswith("aws_ovs ")
+    assert machine.install("--node").strip() == "Nothing to change."
+    environments = machine.run(["sh", "-c", "ls -d /usr/lib/aws_ovs/venv-*"]).stdout.split()
+    assert len(environments) == 1
+
+
+def test_a_new_version_replaces_the_old_in_one_step(installed: Machine) -> None:
+    with Machine("updated", PLAIN.encode()) as machine:
+        copy_environment(installed, machine)
+        machine.install("--frontend", "--node")
+        first = machine.run(["readlink", "/usr/lib/aws_ovs/venv"]).stdout
+        machine.run(["sed", "-i", 's/__version__ = .*/__version__ = "9.9.9"/', f"{CHECKOUT}/vnm_aws/__init__.py"])
+        machine.install("--node")
+        assert machine.run(["aws-ovs", "--version"]).stdout.strip() == "aws_ovs 9.9.9"
+        assert "9.9.9" in machine.run(["oneaws", "--version"]).stdout
+        kept = machine.run(["sh", "-c", "cd /usr/lib/aws_ovs; ls -d venv-*"]).stdout.split()
+        assert first.strip() in kept, "actions under way still import from it"
+        assert machine.install("--node").strip() == "Nothing to change."
+
+
+@pytest.mark.parametrize(
+    ("options", "user", "prepare", "sentence"),
+    [
+        (["--node"], "oneadmin", "", "must run as root"),
+        ([], "root", "", "--frontend, --node or --uninstall"),
+        (["--nodes"], "root", "", "'--nodes' is not an option"),
+        (["--node"], "root", "userdel oneadmin", "no user oneadmin"),
+        (["--frontend"], "root", f"rm {ONED_CONF}", "oned.conf is not there"),
+        (["--frontend"], "root", "rm -r /var/lib/one/remotes", "remotes is not there"),
+        (["--node"], "root", "rm /usr/bin/ovs-vsctl", "apt-get install openvswitch-switch"),
+        (["--node"], "root", "rm -r /usr/lib/python3*/ensurepip", "apt-get install python3-venv"),
+        (["--node"], "root", f"echo nonsense >>{CHECKOUT}/share/sudoers/aws_ovs", "sudo does not accept"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_and_no_change(
+    machine: Machine, options: list[str], user: str, prepare: str, sentence: str
+) -> None:
+    machine.run(["sh", "-ec", prepare])
+    before = machine.tree()
+    printed = machine.install(*options, user=user, code=1)
+    assert sentence in printed
+    assert machine.tree() == before
+    assert printed.splitlines()[-1].startswith("install.sh: ")
+
+
+def test_without_a_package_index_it_says_so(machine: Machine) -> None:
+    done = machine.run(
+        [f"{CHECKOUT}/install.sh", "--node"], env={"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}, check=False
+    )
+    assert done.returncode == 1
+    assert "package index" in done.stderr.splitlines()[-1]
+    assert machine.run(["test", "-e", "/usr/sbin/aws-ovs"], check=False).returncode == 1
+
+
+def test_oneadmin_may_run_the_verbs_as_root_and_nothing_else(installed: Machine) -> None:
+    def sudo(*words: str) -> bool:
+        """Whether sudo runs it, however the program then likes it."""
+        done = installed.run(["sudo", "-n", *words], user="oneadmin", check=False, stdin="")
+        return "password is required" not in done.stderr and "not allowed" not in done.stderr
+
+    program = "/usr/sbin/aws-ovs"
+    for allowed in (
+        "pre",
+        "post one-5 h1",
+        "clean h1",
+        "update_sg one-1",
+        "update_nic one-1 1",
+        "peers",
+        "peers --apply",
+        "show",
+    ):
+        assert sudo(program, *allowed.split()), allowed
+    for refused in ("", "--version", "evil", "pre x", "peers --evil", "postx one-5 h1", "x post one-5 h1"):
+        assert not sudo(program, *refused.split()), refused
+    assert not sudo("/usr/bin/id")
+    assert not sudo("/usr/bin/python3", "-c", "0")
+    assert not sudo("--preserve-env", program, "pre")
+    assert not sudo("PYTHONPATH=/tmp", program, "pre")
+    assert not sudo("-u", "daemon", program, "pre")
+    assert "(root)" in installed.run(["sudo", "-n", "-l"], user="oneadmin").stdout
+
+
+def test_nothing_that_root_runs_is_writable_or_comes_from_elsewhere(installed: Machine) -> None:
+    foreign = [
+        "(",
+        "-perm",
+        "/022",
+        "-not",
+        "-type",
+        "l",
+        "-o",
+        "-not",
+        "-user",
+        "root",
+        "-o",
+        "-not",
+        "-group",
+        "root",
+        ")",
+    ]
+    paths = ["/usr/lib/aws_ovs", "/usr/sbin/aws-ovs", "/etc/sudoers.d/aws_ovs", "/var/lib/aws_ovs", "/run/aws_ovs"]
+    assert installed.run(["find", *paths, *foreign]).stdout == ""
+    assert installed.run(["stat", "-c", "%a", "/etc/sudoers.d/aws_ovs"]).stdout.strip() == "440"
+    script = "import sys, vnm_aws, lxml; print(vnm_aws.__file__, *sys.path)"
+    enter = ["/usr/lib/aws_ovs/venv/bin/python", "-I", "-c", script]
+    places = installed.run(enter, env={"PYTHONPATH": CHECKOUT}, cwd=CHECKOUT).stdout.split()
+    assert places[0].startswith("/usr/lib/aws_ovs/venv/")
+    assert all(place.startswith(("/usr/lib/aws_ovs/venv", "/usr/lib/python3")) for place in places)
+    compiled = installed.run(["sh", "-c", "ls /usr/lib/aws_ovs/venv/lib/*/site-packages/vnm_aws/__pycache__"]).stdout
+    assert "vm.cpython" in compiled
+
+
+def test_the_program_ignores_the_environment_and_the_directory_of_its_caller(installed: Machine) -> None:
+    evil = "raise SystemExit('evil')\n"
+    installed.run(["sh", "-ec", "mkdir -p /tmp/evil/vnm_aws /tmp/evil/lxml"])
+    for name in ("vnm_aws/__init__.py", "lxml/__init__.py", "re.py", "sitecustomize.py", "usercustomize.py"):
+        installed.write(f"/tmp/evil/{name}", evil)
+    environment = {"PYTHONPATH": "/tmp/evil", "PYTHONHOME": "/tmp/evil", "PYTHONSTARTUP": "/tmp/evil/re.py"}
+    direct = installed.run(["/usr/sbin/aws-ovs", "--version"], env=environment, cwd="/tmp/evil")
+    assert direct.stdout.startswith("aws_ovs ")
+    done = installed.run(
+        ["sudo", "-n", "/usr/sbin/aws-ovs", "pre"], user="oneadmin", env=environment, cwd="/tmp/evil", check=False
+    )
+    assert "evil" not in done.stdout + done.stderr
+    assert done.stderr.startswith("ERROR: pre: ")
+
+
+@pytest.mark.parametrize("verb", ["pre", "post", "clean", "update_sg", "update_nic"])
+def test_a_shim_hands_everything_over_or_says_what_is_missing(installed: Machine, verb: str) -> None:
+    arguments = {
+        "pre": [],
+        "post": ["one-1", "h1"],
+        "clean": ["h1"],
+        "update_sg": ["one-1"],
+        "update_nic": ["one-1", "1"],
+    }[verb]
+    assert installed.run(["stat", "-c", "%a", f"{SHIMS}/{verb}"]).stdout.strip() == "755"
+    reached = installed.run([f"{SHIMS}/{verb}", *arguments], user="oneadmin", stdin="%%%", check=False)
+    assert reached.returncode == 1
+    assert re.fullmatch(rf"ERROR: {verb}: (.*base64.*)\n{verb}: \1\n", reached.stderr)
+    # On a host where only `onehost sync` has been.
+    missing = installed.run(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount --bind /dev/null /usr/sbin/aws-ovs; exec "$@"',
+            "sh",
+            f"{SHIMS}/{verb}",
+        ],
+        check=False,
+    )
+    assert missing.returncode == 1
+    assert re.fullmatch(rf"ERROR: {verb}: (.*install.sh --node.*)\n{verb}: \1\n", missing.stderr)
+
+
+def test_networks_are_accepted_as_they_are(installed: Machine) -> None:
+    for script in ("vnet_create", "vnet_delete"):
+        done = installed.run([f"{SHIMS}/{script}", "1"], user="oneadmin", stdin="PFZORVQvPg==\n" * 20000)
+        assert done.stdout + done.stderr == ""
