@@ -112,7 +112,7 @@ def running(lab: Lab, document: bytes) -> Iterator[Check]:
         with Web() as web:
             web.guest(guest, internal)
             web.internet(lab)
-            for number, card in enumerate(cards):
+            for number, card in enumerate(card for card in cards if card.ip):
                 ips = _free(card.ip, used)
                 peer = promise.other_vm(document, card.nic_id, _PROBE_ID + 2 * number, next(ips))
                 stranger = promise.other_vm(

@@ -45,7 +45,7 @@ def earlier(recording: Recording) -> Recording | None:
     """The deployment that must have come before, or None when the recording starts a VM itself."""
     actions = [step.action for step in recording.steps]
     documented = documents(recording)
-    if "vmm-deploy" in actions or not recording.steps:
+    if "vmm-deploy" in actions or all(step.runs_on == FRONTEND for step in recording.steps):
         return None
     if "vmm-restore" in actions and "vmm-save" not in actions:
         return None
@@ -154,7 +154,9 @@ def main() -> int:
     if any(step.runs_on == FRONTEND for step in recording.steps):
         recording = recording._replace(steps=tuple(frontend_steps(directory)))
     passed = failed = 0
-    with Lab(hosts=max(3, len(host_names(recording)))) as lab:
+    cards = [card for document in documents(recording) for card in promise.cards(document)]
+    private_ips = {reach.private_ip for card in cards for reach in card.reaches if reach.private_ip}
+    with Lab(max(3, len(host_names(recording))), private_ips=private_ips) as lab:
         for check in replay(lab, recording):
             print(check, flush=True)
             passed, failed = passed + check.passed, failed + (not check.passed)

@@ -6,7 +6,7 @@ from html import escape
 from itertools import combinations
 from typing import NamedTuple
 
-WIDTH, HEAD, LINE, GAP = 300, 62, 20, 40
+WIDTH, HEAD, LINE, GAP = 370, 62, 20, 40
 
 
 class DrawnVm(NamedTuple):
@@ -27,33 +27,16 @@ class DrawnHost(NamedTuple):
 
 def as_text(hosts: list[DrawnHost]) -> str:
     """The drawing in characters."""
-    width = max(len(line) for host in hosts for vm in host.vms for line in vm.lines) + 6
-    columns = []
-    for host in hosts:
-        lines = [f"{host.name}  {host.vtep}", f"public {host.public_ip}"]
+    lines = ["Internet", "|", "VPC: the Internet gateway maps Elastic IP to private IP", "|"]
+    for number, host in enumerate(hosts):
+        tunnels = ", ".join(other.name for other in hosts if other is not host)
+        lines.append(f"+-- {host.name}  {host.vtep}, public {host.public_ip}, VXLAN tunnels to {tunnels}")
+        stem = "|" if number + 1 < len(hosts) else " "
         for vm in host.vms:
-            lines += ["", vm.name, *(f"  {line}" for line in vm.lines)]
-        columns.append(lines)
-    height = max(map(len, columns))
-    edge = "  ".join("+" + "-" * width + "+" for _ in hosts)
-    rows = [
-        "  ".join(f"| {(lines[row] if row < len(lines) else '').ljust(width - 2)} |" for lines in columns)
-        for row in range(height)
-    ]
-    mesh = ", ".join(f"{one.name} = {other.name}" for one, other in combinations(hosts, 2))
-    middle = len(edge) // 2
-    return "\n".join(
-        [
-            "Internet".center(len(edge)).rstrip(),
-            " " * middle + "|",
-            "VPC: Elastic IP = private IP".center(len(edge)).rstrip(),
-            " " * middle + "|",
-            edge,
-            *rows,
-            edge,
-            f"VXLAN tunnels: {mesh}",
-        ]
-    )
+            lines.append(f"{stem}   +-- {vm.name}")
+            lines += [f"{stem}         {line}" for line in vm.lines]
+        lines.append(stem)
+    return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
 def as_svg(hosts: list[DrawnHost]) -> str:
@@ -93,7 +76,7 @@ def as_svg(hosts: list[DrawnHost]) -> str:
         path = f"M{left},{top + box} V{low} H{right} V{top + box}"
         parts.append(f'<path d="{path}" fill="none" stroke="#357" stroke-dasharray="6 3"/>')
         label = f"VXLAN {hosts[one].vtep} ⇄ {hosts[other].vtep}"
-        parts.append(_text((left + right) / 2, low - 5, label, "middle"))
+        parts.append(_text(left + 12, low - 5, label))
     return "\n".join([*parts, "</svg>", ""])
 
 

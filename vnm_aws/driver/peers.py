@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from .. import files
-from ..overlay import tunnels
+from ..overlay import pipeline, tunnels
 from ..overlay.bridges import OVERLAY
 from .node import Node
 
@@ -41,7 +41,8 @@ def run(node: Node, document: bytes | None) -> None:
 def _follow(node: Node) -> None:
     plan = tunnels.plan(node.db, tunnels.load(), node.underlay.address)
     node.commit(plan)
-    node.flow({OVERLAY: node.mesh_flows()})
+    forget = [pipeline.forget_learned()] if plan.operations else []
+    node.flow({OVERLAY: forget + node.mesh_flows()})
 
 
 def _stored() -> bytes | None:

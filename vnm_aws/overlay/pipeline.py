@@ -24,6 +24,7 @@ LEARNED_S = 300
 _PORT_COOKIE = 0xA5 << 56
 _NETWORK_COOKIE = 0xA6 << 56
 NODE_COOKIE = 0xA7 << 56
+_LEARNED_COOKIE, _MESH_COOKIE = NODE_COOKIE | 1, NODE_COOKIE | 2
 
 # Tables of a VNET bridge
 _SECURITY, _SERVICES, _SWITCH = 0, 10, 20
@@ -162,7 +163,7 @@ def overlay_network(vni: int, patches: Iterable[int]) -> list[str]:
 
 def _learn() -> str:
     return (
-        f"learn(table={_LEARNED},hard_timeout={LEARNED_S},priority=10,cookie={NODE_COOKIE | 1:#x},NXM_NX_REG1[],"
+        f"learn(table={_LEARNED},hard_timeout={LEARNED_S},priority=10,cookie={_LEARNED_COOKIE:#x},NXM_NX_REG1[],"
         "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])"
     )
 
@@ -249,6 +250,11 @@ def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
     ]
 
 
+def forget_learned() -> str:
+    """Forget behind which tunnel each MAC is: a tunnel that has gone would swallow packets until its entries expire."""
+    return f"flow delete cookie={_LEARNED_COOKIE:#x}/-1"
+
+
 def mesh(tunnels: Iterable[int], node_addresses: Iterable[str]) -> list[str]:
     """Flows of the overlay bridge that depend on the peers; they replace all earlier ones.
 
@@ -256,7 +262,7 @@ def mesh(tunnels: Iterable[int], node_addresses: Iterable[str]) -> list[str]:
         tunnels: port numbers of the tunnels.
         node_addresses: VXLAN endpoints of all nodes, this one's too: no guest may talk to them.
     """
-    cookie = NODE_COOKIE | 2
+    cookie = _MESH_COOKIE
     flood = "".join(f"output:{number}," for number in sorted(tunnels))
     lines = [f"flow delete cookie={cookie:#x}/-1", _add(cookie, _FLOOD, 0, "", f"{flood}resubmit(,{_LOCAL})")]
     return lines + [_add(cookie, _OUTWARD, 200, f"ip,nw_dst={address}", "drop") for address in node_addresses]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
@@ -47,6 +47,7 @@ class Lab:
     Args:
         hosts: how many; they are h1, h2 … at 10.0.0.11, 10.0.0.12 ….
         delay: seconds between a change in EC2 and its effect in the VPC.
+        private_ips: addresses of the VPC that VMs will have; the subnet is theirs, and the hosts keep clear of them.
 
     Attributes:
         ec2: the EC2 API.
@@ -58,8 +59,11 @@ class Lab:
     ec2: Ec2World
     vpc: Vpc
 
-    def __init__(self, hosts: int = 3, delay: float = 0.0) -> None:
+    def __init__(self, hosts: int = 3, delay: float = 0.0, private_ips: Collection[str] = ()) -> None:
         self._names = [f"h{number}" for number in range(1, hosts + 1)]
+        self._prefix = next(iter(sorted(private_ips)), "10.0.0.0").rpartition(".")[0]
+        free = [f"{self._prefix}.{number}" for number in range(_FIRST_HOST, 250)]
+        self._addresses = [address for address in free if address not in private_ips][:hosts]
         self._delay = delay
         self._stack = ExitStack()
         self.hosts: dict[str, Host] = {}
@@ -83,10 +87,10 @@ class Lab:
 
     def _start(self) -> None:
         layer = image.layers().node
-        self.ec2 = self._stack.enter_context(Ec2World())
-        prefix = self.ec2.subnet_cidr.rpartition(".")[0]
-        for number, name in enumerate(self._names):
-            instance = self.ec2.add_instance(name, f"{prefix}.{_FIRST_HOST + number}")
+        vpc = ".".join(self._prefix.split(".")[:2])
+        self.ec2 = self._stack.enter_context(Ec2World(f"{vpc}.0.0/16", f"{self._prefix}.0/24"))
+        for name, address in zip(self._names, self._addresses, strict=True):
+            instance = self.ec2.add_instance(name, address)
             self.hosts[name] = self._stack.enter_context(Host(name, instance, layer=layer))
         self.vpc = self._stack.enter_context(Vpc(self.ec2, self._delay))
         for host in self.hosts.values():
