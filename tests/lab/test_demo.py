@@ -1,0 +1,22 @@
+"""The demo itself: the main job, with every check that it prints, and the drawing."""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from tests.lab import demo
+from tests.lab.checks import Check
+from tests.lab.topology import as_svg, as_text
+from tests.lab.world.lab import Lab
+
+
+def test_the_main_job(fresh_lab: Lab) -> None:
+    found: list[Check] = []
+    hosts = demo.run(fresh_lab, found)
+    assert [str(check) for check in found if not check.passed] == []
+    assert len(found) >= 20
+    moved = next(host for host in hosts if any(vm.name == "VM A" for vm in host.vms))
+    assert moved.name == "h3"
+    way = "54.10.20.41 → 10.0.0.41 → 192.168.0.250"
+    assert way in as_text(hosts)
+    assert way in etree.tostring(etree.fromstring(as_svg(hosts).encode()), encoding="unicode")
