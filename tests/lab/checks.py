@@ -13,7 +13,8 @@ from tests.lab.world.guest import Guest
 from tests.lab.world.lab import Lab
 from tests.lab.world.vpc import CLIENT, SERVER
 
-WEB = str(Path(__file__).parent / "web.py")
+# As text: the checkout may lie where guests do not see it.
+WEB = ["/usr/bin/python3", "-c", (Path(__file__).parent / "web.py").read_text(encoding="utf-8")]
 _STRANGER_VLAN = "16777000"
 _PROBE_ID = 90000
 
@@ -76,11 +77,11 @@ class Web:
 
     def guest(self, guest: Guest, ports: set[int]) -> None:
         """Serve on ports of a guest."""
-        self.serve(guest.spawn(["/usr/bin/python3", WEB, *map(str, sorted(ports))]))
+        self.serve(guest.spawn([*WEB, *map(str, sorted(ports))]))
 
     def internet(self, lab: Lab) -> None:
         """Serve on the Internet's port 80."""
-        self.serve(lab.vpc.internet_spawn(["/usr/bin/python3", WEB, "80"]))
+        self.serve(lab.vpc.internet_spawn([*WEB, "80"]))
 
 
 _CURL = ["curl", "-s", "--connect-timeout", "3", "--max-time", "6"]

@@ -1,4 +1,4 @@
-"""A small web server for guests and the Internet: `web.py PORT...`.
+"""A small web server for guests and the Internet, run as `python3 -c TEXT PORT...`.
 
 `/` says whom it sees, `/big/BYTES/SECONDS` sends that many zero bytes spread over that time.
 """
