@@ -329,3 +329,63 @@ def test_downloads_through_a_narrow_hop(fresh_lab: Lab) -> None:
         inward = lab.vpc.internet([*command, f"http://54.10.20.41/big/{size}/0"])
         outward = lab.guest(1).run([*command, "--interface", A_EIP, f"http://{SERVER}/big/{size}/0"])
     assert (inward.stdout, outward.stdout) == (str(size), str(size))
+
+
+_UDP_ECHO = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", int(sys.argv[1])))
+print("ready", flush=True)
+while True:
+    data, sender = s.recvfrom(2000)
+    s.sendto(data + sender[0].encode(), sender)
+"""
+_UDP_ASK = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(3)
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.send(b"seen ")
+print(s.recv(2000).decode())
+"""
+
+
+@pytest.mark.parametrize(("external", "internal"), [(9001, 1), (9010, 10)])
+def test_shared_ports_serve_udp(fresh_lab: Lab, external: int, internal: int) -> None:
+    lab = fresh_lab
+    recording = load("deploy-ports")
+    document = promise.settled(recording.steps[-1].xml or b"")
+    (reach,) = promise.cards(document)[0].reaches
+    lab.play(recording)
+    public = reach.public_ip or "198.51.100.77"
+    eni = lab.hosts["h1"].instance.eni_id
+    lab.ec2.give_eip(lab.ec2.allocate_eip(public), eni, reach.private_ip)
+    lab.vpc.settle()
+    with checks.Web() as servers:
+        servers.serve(lab.guest(5).spawn(["/usr/bin/python3", "-c", _UDP_ECHO, str(internal)]))
+        answer = lab.vpc.internet(["/usr/bin/python3", "-c", _UDP_ASK, public, str(external)])
+    assert answer.stdout.startswith("seen ")
+
+
+@pytest.mark.parametrize("late", [0.0, 2.0])
+@pytest.mark.parametrize("inward", [True, False])
+def test_connections_survive_a_migration(fresh_lab: Lab, late: float, inward: bool) -> None:
+    """Through the Elastic IP, opened from either side, with the address arriving at the new host `late` seconds late."""
+    lab = fresh_lab
+    lab.play(DEPLOY)
+    size = 1_500_000
+    path = f"/big/{size}/5"
+    command = ["curl", "-s", "--max-time", "40", "-w", "%{size_download}", "-o", "/dev/null"]
+    guest = lab.guest(1)
+    with checks.Web() as web:
+        if inward:
+            web.guest(guest, {80})
+            running = lab.vpc.internet_spawn([*command, f"http://54.10.20.41{path}"])
+        else:
+            web.internet(lab)
+            running = guest.spawn([*command, "--interface", A_EIP, f"http://{SERVER}{path}"])
+        lab.vpc.set_delay(late)
+        lab.play(load("live-migrate"))
+        assert guest.host is lab.hosts["h2"]
+        assert running.poll() is None, "the download was over before the migration"
+        assert running.communicate(timeout=60)[0] == str(size)
