@@ -389,3 +389,19 @@ def test_connections_survive_a_migration(fresh_lab: Lab, late: float, inward: bo
         assert guest.host is lab.hosts["h2"]
         assert running.poll() is None, "the download was over before the migration"
         assert running.communicate(timeout=60)[0] == str(size)
+
+
+def test_a_private_ip_that_the_node_itself_has_is_refused(fresh_lab: Lab) -> None:
+    lab = fresh_lab
+    host = lab.hosts["h1"]
+    host.run(["ip", "address", "add", "10.0.0.41/24", "dev", "ens5"])
+    try:
+        done = lab.driver("h1", "pre", (), DOCUMENT)
+        assert done.returncode == 1
+        assert "10.0.0.41 is configured on this node itself" in done.stderr
+        assert "ip address del 10.0.0.41/24 dev ens5" in done.stderr
+        host.run(["sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1"])
+        assert lab.driver("h1", "pre", (), DOCUMENT).returncode == 0
+    finally:
+        host.run(["sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=0"])
+        host.run(["ip", "address", "del", "10.0.0.41/24", "dev", "ens5"])

@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from ..addresses import Network, int_to_ip, ip_to_int
+from ..addresses import int_to_ip
 from ..errors import AwsOvsError
 
 _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFMTU = 0x8915, 0x891B, 0x8921
@@ -76,15 +76,14 @@ def _default_interface() -> str:
 
 
 def is_local(address: str) -> bool:
-    """True when the kernel of this node has `address` configured on an interface."""
+    """True when the kernel of this node has `address` configured on an interface.
+
+    It is asked by binding to it. Where net.ipv4.ip_nonlocal_bind allows any address that says nothing, and the answer is no.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((address, 0))
         except OSError:
             return False
-    return True
-
-
-def in_subnet(underlay: Underlay, address: str) -> bool:
-    """True when AWS can give `address` to this node's ENI: secondary addresses come from the ENI's subnet."""
-    return address in Network(underlay.subnet, "subnet") and ip_to_int(address) != ip_to_int(underlay.address)
+    with open("/proc/sys/net/ipv4/ip_nonlocal_bind", encoding="ascii") as setting:
+        return setting.read().strip() == "0"
