@@ -12,6 +12,7 @@ import pytest
 from lxml import etree
 
 from tests.lab import checks, promise
+from tests.lab.world.guest import HypervisorError
 from tests.lab.world.lab import ACTIONS, Lab
 from tests.lab.world.recording import RECORDINGS, load, substitute
 from tests.lab.world.vpc import CLIENT, SERVER
@@ -374,7 +375,7 @@ def test_connections_survive_a_migration(fresh_lab: Lab, late: float, inward: bo
     lab = fresh_lab
     lab.play(DEPLOY)
     size = 1_500_000
-    path = f"/big/{size}/5"
+    path = f"/big/{size}/12"
     command = ["curl", "-s", "--max-time", "40", "-w", "%{size_download}", "-o", "/dev/null"]
     guest = lab.guest(1)
     with checks.Web() as web:
@@ -405,3 +406,35 @@ def test_a_private_ip_that_the_node_itself_has_is_refused(fresh_lab: Lab) -> Non
     finally:
         host.run(["sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=0"])
         host.run(["ip", "address", "del", "10.0.0.41/24", "dev", "ens5"])
+
+
+def test_the_hypervisor_needs_what_pre_makes(fresh_lab: Lab) -> None:
+    _, plug, _ = DEPLOY.steps
+    fresh_lab.driver("h1", "clean", ("h1",), DOCUMENT)  # the lab knows the VM from its document only
+    with pytest.raises((HypervisorError, ValueError)):
+        fresh_lab.play(DEPLOY._replace(steps=(plug,)))
+    fresh_lab.play(DEPLOY)
+
+
+def test_storage_migration_within_a_host_keeps_the_network(fresh_lab: Lab) -> None:
+    """pre, clean and post on one host, while the hypervisor leaves the ports where they are."""
+    lab = fresh_lab
+    lab.play(DEPLOY)
+    before = lab.dump("h1")
+    for action, argv in (("pre", ()), ("clean", ("h1",)), ("post", ("one-1", "h1"))):
+        assert lab.driver("h1", action, argv, DOCUMENT).returncode == 0
+    assert lab.dump("h1") == before
+    assert checks.reaches(checks.ping(lab.guest(1), A_EIP, SERVER))
+
+
+@pytest.mark.parametrize("operation", ["attach-nic", "attach-alias-external"])
+def test_an_attachment_disturbs_nothing_else(fresh_lab: Lab, operation: str) -> None:
+    """A ping every 50 ms from a NIC that the action is not about, or that is only the parent of the alias."""
+    lab = fresh_lab
+    recording = substitute(load(operation), hosts={"h2": "h1"})
+    document = promise.without_attached(recording.steps[0].xml or b"")
+    lab.play(promise.deploy(document, "h1"))
+    steady = lab.guest(1).spawn(["ping", "-n", "-i", "0.05", "-c", "60", "-I", A, "192.168.0.1"])
+    lab.play(recording)
+    out = steady.communicate(timeout=30)[0]
+    assert " 60 received, 0% packet loss" in out
