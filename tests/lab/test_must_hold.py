@@ -263,9 +263,11 @@ def test_a_guest_never_reaches_nodes_or_link_local(fresh_lab: Lab) -> None:
     lab = fresh_lab
     lab.play(DEPLOY)
     guest = lab.guest(1)
+    left = lab.vpc.drops().get("link-local", 0)
     for target in ("10.0.0.11", "10.0.0.12", "169.254.169.254", "169.254.87.1", "198.18.0.1"):
         for source in (A, A_EIP):
             assert checks.ping(guest, source, target, count=1) == "no answer", (source, target)
+    assert lab.vpc.drops().get("link-local", 0) == left, "a packet to 169.254.169.254 left the node"
     assert checks.reaches(checks.ping(guest, A, SERVER))
 
 
