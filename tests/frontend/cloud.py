@@ -1,0 +1,268 @@
+"""A cloud for the front-end's tests: an EC2 and an oned over HTTP, hosts that ssh reaches, and the programs under test."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lxml import etree
+
+from tests.lab.world.ec2 import Ec2World, Instance
+from tests.lab.world.oned import Oned
+from vnm_aws.frontend import settings
+from vnm_aws.frontend.world import World
+from vnm_aws.objects import Host, Network, Vm
+from vnm_aws.oned import Oned as Client
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+RUNNING_VM = (RECORDINGS / "hooks" / "vm-running.xml").read_bytes()
+HOST = {"opennebula": "host"}
+POOL = {"Pool": "web"}
+_PROGRAM = str(Path(sys.executable).with_name("oneaws"))
+
+# What is behind it are other tests' matter; here it is whom the front-end calls, and what it does when one is not there.
+_SSH = """#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+host=$2
+echo "$host $3" >>"{directory}/calls"
+if [ -e "{directory}/$host.down" ]; then
+    echo "ssh: connect to host $host port 22: Connection refused" >&2
+    exit 255
+fi
+cat >"{directory}/$host.$$"
+mv "{directory}/$host.$$" "{directory}/$host.list"
+"""
+
+
+class Cloud:
+    """Both worlds, and a directory for settings, state and what the hosts were told.
+
+    Args:
+        ec2: the EC2, at its start.
+        oned: the oned, at its start.
+        directory: a new one.
+    """
+
+    def __init__(self, ec2: Ec2World, oned: Oned, directory: Path) -> None:
+        self.ec2, self.oned, self.directory = ec2, oned, directory
+        self.ssh = directory / "ssh"
+        self.ssh.mkdir()
+        (directory / "bin").mkdir()
+        program = directory / "bin" / "ssh"
+        program.write_text(_SSH.format(directory=self.ssh))
+        program.chmod(0o755)
+        self.environment = {
+            **ec2.environment(),
+            **oned.environment(directory),
+            "AWS_OVS_SETTINGS": str(directory / "aws_ovs.yaml"),
+            "AWS_OVS_CONFIG": str(directory / "driver.yaml"),
+            "PATH": f"{directory / 'bin'}:/usr/bin:/bin",
+            "HOME": str(directory),
+        }
+        self.configure()
+
+    def configure(self, **values: object) -> None:
+        """Write the settings: these, and a state directory and short times of our own."""
+        ours = {"state_directory": str(self.directory / "state"), "ec2_timeout": 10, "lock_timeout": 60}
+        (self.directory / "aws_ovs.yaml").write_text(yaml.safe_dump({**ours, "host_name": "tag:Name", **values}))
+
+    # The programs.
+
+    def oneaws(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run `oneaws`, which must end with this exit code."""
+        done = subprocess.run([_PROGRAM, *words], env=self.environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, f"oneaws {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert "internal error" not in done.stderr, done.stderr
+        return done
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start `oneaws`, so that it can be killed."""
+        return subprocess.Popen(
+            [_PROGRAM, *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def reconcile(self, code: int = 0) -> dict[str, Any]:
+        """Run `oneaws reconcile --json`; what it printed."""
+        printed: dict[str, Any] = json.loads(self.oneaws("reconcile", "--json", code=code).stdout)
+        return printed
+
+    def shim(self, module: str, name: str, document: bytes, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run what a hook or `vnet_create` runs, with a document on stdin as OpenNebula sends it."""
+        code = f"import sys; from vnm_aws.frontend.{module} import main; sys.exit(main(sys.argv[1:]))"
+        return subprocess.run(
+            [sys.executable, "-c", code, f"/somewhere/{name}", *words],
+            env=self.environment,
+            input=base64.b64encode(document).decode(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def hook(self, event: str, document: bytes) -> subprocess.CompletedProcess[str]:
+        """Run a hook."""
+        return self.shim("hook", event, document)
+
+    def vnet_create(self, vnet_id: int) -> subprocess.CompletedProcess[str]:
+        """Let the driver create a network, as oned does."""
+        document = self.oned.document("VNET", vnet_id)
+        done = self.shim("vnet", "vnet_create", document, str(vnet_id))
+        if done.returncode == 0:
+            self.oned.finish_vnet_create(vnet_id, done.stdout)
+        else:
+            self.oned.fail_vnet_create(vnet_id, done.stderr.strip())
+        return done
+
+    # Both worlds, as the program would read them. The environment must be this cloud's: see the fixture.
+
+    def world(self) -> World:
+        """A new view of both worlds."""
+        return World(settings.load(self.environment["AWS_OVS_SETTINGS"]))
+
+    def host(self, name: str) -> Host:
+        """A host of OpenNebula."""
+        return next(one for one in Client().hosts() if one.name == name)
+
+    def network(self, vnet_id: int) -> Network:
+        """A network, with its leases."""
+        return Client().network(vnet_id)
+
+    def vm(self, vm_id: int) -> Vm:
+        """A VM."""
+        return Client().vm(vm_id)
+
+    def addresses(self, instance: Instance) -> set[str]:
+        """The secondary private addresses of an instance, as they really are."""
+        found = self.ec2.client.describe_network_interfaces(NetworkInterfaceIds=[instance.eni_id])
+        listed = found["NetworkInterfaces"][0]["PrivateIpAddresses"]
+        return {one["PrivateIpAddress"] for one in listed if not one["Primary"]}
+
+    def leads_to(self, public_ip: str) -> tuple[str, str]:
+        """The ENI and the private address that an Elastic IP really leads to; empty texts when to none."""
+        wanted = [{"Name": "public-ip", "Values": [public_ip]}]
+        (found,) = self.ec2.client.describe_addresses(Filters=wanted)["Addresses"]
+        return found.get("NetworkInterfaceId") or "", found.get("PrivateIpAddress") or ""
+
+    def everything(self) -> dict[str, Any]:
+        """All that the front-end half is responsible for in both worlds, to compare end states."""
+        client = Client()
+        return {
+            "hosts": {one.name: (one.state, one.template) for one in client.hosts()},
+            "ranges": {
+                network.name: sorted((one.ip, sorted(one.attributes.items())) for one in network.ranges)
+                for network in client.networks()
+            },
+            "vms": {one.vm_id: one.user_template for one in client.vms()},
+            "elastic_ips": sorted(
+                (one["PublicIp"], one.get("PrivateIpAddress"), one.get("NetworkInterfaceId"))
+                for one in self.ec2.client.describe_addresses()["Addresses"]
+            ),
+            "interfaces": sorted(
+                (one["NetworkInterfaceId"], sorted(each["PrivateIpAddress"] for each in one["PrivateIpAddresses"]))
+                for one in self.ec2.client.describe_network_interfaces()["NetworkInterfaces"]
+            ),
+        }
+
+    def forget_calls(self) -> None:
+        """Begin the records of calls anew."""
+        self.ec2.forget_calls()
+        self.oned.forget_calls()
+
+    def mutating_calls(self) -> list[str]:
+        """The calls that change something, to either world."""
+        return [*self.ec2.mutating_calls(), *self.oned.mutating_calls()]
+
+    def told(self, host: str) -> dict[str, str]:
+        """The peers that a host was told last, by name."""
+        path = self.ssh / f"{host}.list"
+        peers = json.loads(path.read_text())["peers"] if path.exists() else []
+        return {peer["name"]: peer["vtep"] for peer in peers}
+
+    def ssh_calls(self) -> list[str]:
+        """The hosts that were called, in order."""
+        path = self.ssh / "calls"
+        return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+    # What administrators and users do.
+
+    def add_metal(self, *names: str, instance_type: str = "c5n.metal", subnet: str | None = None) -> list[Instance]:
+        """Run instances that are to be hosts."""
+        return self.ec2.add_instances(names, instance_type, tags=HOST, subnet=subnet)
+
+    def add_network(self, name: str, ready: bool = True, **values: str) -> int:
+        """Create a network of the driver."""
+        given = {"NAME": name, "VN_MAD": "aws_ovs", "BRIDGE": f"br{name}"[:15], **values}
+        text = "\n".join(value if key == "AR" else f'{key}="{value}"' for key, value in given.items())
+        return self.oned.add_vnet(text, ready=ready)
+
+    def add_pool(self, name: str = "public", ready: bool = True, **values: str) -> int:
+        """Create a network that is a pool of the Elastic IPs tagged `Pool=web`."""
+        given = {
+            "AWS_EIP_POOL": "tag:Pool=web",
+            "NETWORK_ADDRESS": "192.168.0.0",
+            "NETWORK_MASK": "255.255.255.0",
+            "GATEWAY": "192.168.0.1",
+        }
+        return self.add_network(name, ready, **{**given, **values})
+
+    def add_eips(self, count: int, tags: Mapping[str, str] = POOL) -> list[str]:
+        """Allocate Elastic IPs."""
+        return [one.public_ip for one in self.ec2.allocate_eips([tags] * count)]
+
+    def run_vm(self, vnet_id: int, ar_ids: Sequence[int], host: str) -> int:
+        """Run a VM with a NIC for each of these ranges, whose first free address it gets."""
+        network = self.network(vnet_id)
+        vm_id = self.oned.add_vm(RUNNING_VM, host_id=self.host(host).host_id)
+        nics = []
+        for ar_id in ar_ids:
+            held = next(one for one in network.ranges if one.ar_id == ar_id)
+            nics.append({"IP": self.oned.lease(vnet_id, ar_id, vm_id), **held.attributes})
+        self.set_nics(vm_id, vnet_id, nics)
+        return vm_id
+
+    def set_nics(self, vm_id: int, vnet_id: int, nics: Sequence[Mapping[str, str]]) -> None:
+        """Give a VM these NICs instead of those it has; the recorded one lends the rest of its attributes."""
+
+        def edit(root: etree._Element) -> None:
+            template = root.find("TEMPLATE")
+            assert template is not None
+            recorded = template.find("NIC[VN_MAD='aws_ovs']")
+            assert recorded is not None
+            for old in template.findall("NIC") + template.findall("NIC_ALIAS"):
+                template.remove(old)
+            for number, values in enumerate(nics):
+                nic = etree.fromstring(etree.tostring(recorded))
+                for key in ("AWS_PRIVATE_IP", "EXTERNAL_IP", "AWS_ALLOCATION_ID"):
+                    for old in nic.findall(key):
+                        nic.remove(old)
+                for key, value in {"NIC_ID": str(number), "NETWORK_ID": str(vnet_id), **values}.items():
+                    found = nic.find(key)
+                    (etree.SubElement(nic, key) if found is None else found).text = value
+                template.append(nic)
+
+        self.oned.edit_vm(vm_id, edit)
+
+    def together(self, *actions: Any) -> list[Any]:
+        """Do things at the same time; what they returned."""
+        results: list[Any] = [None] * len(actions)
+
+        def run(index: int) -> None:
+            results[index] = actions[index]()
+
+        threads = [threading.Thread(target=run, args=(index,)) for index in range(len(actions))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results

@@ -1,0 +1,51 @@
+"""What the tests of the front-end share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.world.ec2 import Ec2World
+from tests.lab.world.oned import Oned
+
+from .cloud import Cloud
+
+
+@pytest.fixture(scope="module")
+def ec2_server() -> Iterator[Ec2World]:
+    """An EC2 of the module's own. Tests use `ec2_world`."""
+    with Ec2World() as started:
+        yield started
+
+
+@pytest.fixture
+def ec2_world(ec2_server: Ec2World) -> Ec2World:
+    """That EC2 as it is at the start: one VPC, one subnet, and no instances."""
+    ec2_server.reset()
+    return ec2_server
+
+
+@pytest.fixture
+def ec2(ec2_world: Ec2World) -> Any:
+    """A program's EC2 client, which does not try again."""
+    return ec2_world.program()
+
+
+@pytest.fixture(scope="module")
+def oned_server() -> Iterator[Oned]:
+    """An oned of the module's own. Tests use `cloud`."""
+    with Oned() as started:
+        yield started
+
+
+@pytest.fixture
+def cloud(ec2_world: Ec2World, oned_server: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """An EC2 and an oned as they are at the start; this process finds them as the programs do."""
+    oned_server.reset()
+    made = Cloud(ec2_world, oned_server, tmp_path)
+    for key, value in made.environment.items():
+        monkeypatch.setenv(key, value)
+    return made
