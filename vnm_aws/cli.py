@@ -3,38 +3,398 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from . import __version__, config
 from .errors import AwsOvsError
+from .journal import ERROR, INFO, log
+from .terminal import Progress, table
 
-INSTALLED = "/var/lib/one/remotes/etc/vnm/aws_ovs.yaml"
+if TYPE_CHECKING:
+    from .frontend.plan import Outcome
+    from .frontend.reconcile import Stage
+    from .frontend.world import World
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_SETTINGS = "/etc/one/aws_ovs.yaml"
+_DRIVER = "/var/lib/one/remotes/etc/vnm/aws_ovs.yaml"
+_RIGHT = {"ID", "FREE", "TVM", "UP", "DOWN", "MTU", "AR"}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Main(click.Group):
+    """A group of commands whose failures are one sentence on stderr, and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AwsOvsError as bad:
+            _fail(str(bad))
+        except (click.ClickException, click.Abort, click.exceptions.Exit, SystemExit):
+            raise
+        except BrokenPipeError:
+            # Whoever read the output has gone; Python must not complain when it closes it either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except Exception as bad:  # noqa: BLE001 - an administrator gets a sentence; the journal has the rest
+            for line in traceback.format_exc().splitlines():
+                log(ERROR, line)
+            _fail(f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")
+
+
+def _fail(sentence: str) -> NoReturn:
+    click.echo(f"oneaws: {' '.join(sentence.split())}", err=True)
+    sys.exit(1)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="oneaws")
-def main() -> None:
-    """Administer the aws_ovs network driver of an OpenNebula front-end."""
+@click.option(
+    "--settings", "path", envvar="AWS_OVS_SETTINGS", default=_SETTINGS, show_default=True, help="Settings file."
+)
+@click.pass_context
+def main(ctx: click.Context, path: str) -> None:
+    """Administer the aws_ovs network driver of an OpenNebula front-end.
+
+    It makes EC2 instances with a tag hosts of OpenNebula, tells every host its peers, fills networks with Elastic IPs, and
+    moves private addresses to where their VMs run. Hooks and a timer do all that by themselves; these commands show it,
+    do it now, and say what is wrong.
+
+    Run it as oneadmin. It finds OpenNebula by ONE_AUTH and ONE_XMLRPC, and AWS as every program that uses boto3: by
+    instance role, ~/.aws or AWS_PROFILE. Everything can be interrupted and run again at any time.
+
+    \b
+    Exit codes: 0  all is as it should be, or is now
+                1  something is not, or failed: a sentence on stderr for each
+                2  wrong usage
+    Files:      /etc/one/aws_ovs.yaml, /var/lib/one/aws_ovs/
+    Log:        journalctl -t aws_ovs
+    """
+    ctx.obj = path
+
+
+def _world(ctx: click.Context) -> World:
+    from .frontend import settings  # with boto3 and pyone: not for --help and completion
+    from .frontend.world import World
+
+    return World(settings.load(ctx.find_root().obj))
+
+
+def _listing(function: _F) -> _F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def _changing(function: _F) -> _F:
+    function = _listing(function)
+    function = click.option("-v", "--verbose", is_flag=True, help="Print each step to stderr.")(function)
+    return click.option("--dry-run", is_flag=True, help="Print what would be changed; change nothing.")(function)
+
+
+def _print(lines: Sequence[dict[str, Any]], head: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(lines, indent=2))
+    else:
+        click.echo(table(head, [[line[key] for key in head] for line in lines], _RIGHT))
+
+
+def _change(
+    ctx: click.Context,
+    stages: Callable[[World], Iterator[Stage]],
+    dry_run: bool,
+    verbose: bool,
+    as_json: bool,
+    queue: str = "",
+) -> None:
+    """Carry out stages of the reconciler and print what came of it."""
+    from .frontend import reconcile
+    from .frontend.plan import Outcome
+
+    world, progress = _world(ctx), Progress(verbose)
+    outcome = Outcome(dry_run, progress)
+    if dry_run:
+        reconcile.carry_out(world, stages(world), outcome)
+    else:
+        with reconcile.turn(world, f"oneaws {ctx.command_path.partition(' ')[2]}", queue) as mine:
+            if not mine:
+                click.echo("Nothing to do: another front-end leads, or another run is waiting already.", err=True)
+                return
+            reconcile.carry_out(world, stages(world), outcome)
+    progress.end()
+    _report(outcome, as_json)
+
+
+def _report(outcome: Outcome, as_json: bool) -> None:
+    """Print what was changed and what is wrong, and end with exit code 1 if anything is."""
+    if not outcome.dry_run:
+        for target, text in outcome.done:
+            log(INFO, f"{target}: {text}")
+        for target, text in outcome.problems:
+            log(ERROR, f"{target}: {text}")
+    if as_json:
+        document = {
+            "dry_run": outcome.dry_run,
+            "changes": [{"target": target, "change": text} for target, text in outcome.done],
+            "problems": [{"target": target, "problem": text} for target, text in outcome.problems],
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for target, text in outcome.done:
+            click.echo(f"{target}: {'would ' if outcome.dry_run else ''}{text}")
+        for target, text in outcome.problems:
+            click.echo(f"oneaws: {target}: {text}", err=True)
+        if not outcome.done and not outcome.problems:
+            click.echo("Nothing to change.")
+    if outcome.problems:
+        sys.exit(1)
+
+
+@main.group()
+def host() -> None:
+    """EC2 instances as OpenNebula hosts."""
+
+
+@host.command("list")
+@_listing
+@click.pass_context
+def host_list(ctx: click.Context, as_json: bool) -> None:
+    """List the hosts that are EC2 instances, as OpenNebula knows them.
+
+    FREE is how many more private addresses the host's ENI can have, of as many VMs with an Elastic IP; the scheduler sees it as
+    EC2_FREE_ADDRESSES.
+    """
+    from .frontend import listing
+
+    head = ("ID", "NAME", "CLUSTER", "INSTANCE", "TYPE", "ZONE", "EC2", "FREE", "TVM", "STAT")
+    _print(listing.hosts(_world(ctx)), head, as_json)
+
+
+@host.command("sync")
+@_changing
+@click.pass_context
+def host_sync(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+    """Make the EC2 instances with the tag of host_filter hosts, and tell all hosts their peers.
+
+    A host whose instance is terminated is disabled and marked with EC2_INSTANCE_STATE=terminated. No host is ever deleted.
+    """
+    from .frontend import reconcile
+
+    _change(ctx, reconcile.of_hosts, dry_run, verbose, as_json)
+
+
+@main.group()
+def mesh() -> None:
+    """The tunnels between the hosts."""
+
+
+@mesh.command("show")
+@_listing
+@click.pass_context
+def mesh_show(ctx: click.Context, as_json: bool) -> None:
+    """Show the hosts of the mesh: those of the clusters that have a network of this driver.
+
+    LIST says whether the host has the present peer list. UP and DOWN count its tunnels, MTU is the greatest for guests,
+    VERSION the driver's: these come from the host itself, through OpenNebula's monitoring, and may be ten minutes old.
+    """
+    from .frontend import listing
+
+    head = ("ID", "NAME", "VTEP", "LIST", "UP", "DOWN", "MTU", "VERSION", "STAT", "ERROR")
+    _print(listing.peers(_world(ctx)), head, as_json)
+
+
+@mesh.command("sync")
+@click.option("--all", "everybody", is_flag=True, help="Tell also the hosts that know already.")
+@_changing
+@click.pass_context
+def mesh_sync(ctx: click.Context, everybody: bool, dry_run: bool, verbose: bool, as_json: bool) -> None:
+    """Tell the hosts their peers, by ssh, several at once.
+
+    A host that does not answer is named; the next 'oneaws reconcile' tries it again.
+    """
+    from .frontend import reconcile
+
+    _change(ctx, lambda world: reconcile.of_mesh(everybody), dry_run, verbose, as_json)
+
+
+@main.group()
+def eip() -> None:
+    """Elastic IPs: pools, and where they lead."""
+
+
+@eip.command("list")
+@click.argument("networks", nargs=-1, metavar="[NETWORK]...")
+@_listing
+@click.pass_context
+def eip_list(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> None:
+    """List the Elastic IPs of all networks of the driver, or of some (names or IDs).
+
+    HOST is where the private address is now. STATUS is 'ok', 'pending' (the next run changes it), 'unmapped' (the Elastic
+    IP does not lead to the private address) or 'problem', with the reasons below.
+    """
+    from .frontend import listing
+
+    world = _world(ctx)
+    lines = listing.elastic_ips(world, {world.network(name).network_id for name in networks})
+    quota = listing.quota(world)
+    if as_json:
+        click.echo(json.dumps({"elastic_ips": lines, "region": quota}, indent=2))
+        return
+    head = ("EXTERNAL_IP", "PRIVATE_IP", "NETWORK", "AR", "IP", "VM", "HOST", "STATUS")
+    _print(lines, head, as_json)
+    for line in lines:
+        if line["REASON"]:
+            click.echo(f"{line['EXTERNAL_IP']}: {line['REASON']}")
+    left = (
+        f" of {quota['quota']}, {quota['quota'] - quota['allocated']} more can be allocated" if quota["quota"] else ""
+    )
+    click.echo(f"Elastic IPs in the Region: {quota['allocated']}{left}.")
+
+
+@eip.command("sync")
+@click.argument("networks", nargs=-1, metavar="[NETWORK]...")
+@_changing
+@click.pass_context
+def eip_sync(ctx: click.Context, networks: tuple[str, ...], dry_run: bool, verbose: bool, as_json: bool) -> None:
+    """Bring pools (networks with AWS_EIP_POOL), or some of them, up to date with the Elastic IPs that have their tags.
+
+    Each Elastic IP gets an address range of its own, and a private address if it has none. A range that is leased never
+    changes. No Elastic IP is ever released, or taken from anything that is not a host.
+    """
+    from .frontend import reconcile
+
+    _change(ctx, lambda world: reconcile.of_pools(world, networks), dry_run, verbose, as_json)
+
+
+@eip.command("follow")
+@click.argument("vms", nargs=-1, type=click.IntRange(min=0), metavar="[VM_ID]...")
+@_changing
+@click.pass_context
+def eip_follow(ctx: click.Context, vms: tuple[int, ...], dry_run: bool, verbose: bool, as_json: bool) -> None:
+    """Move the private addresses of VMs, or of all VMs, to the hosts where they run, and their Elastic IPs with them."""
+    from .frontend import reconcile
+
+    _change(ctx, lambda world: reconcile.of_vms(world, vms), dry_run, verbose, as_json)
+
+
+@main.group()
+def vnet() -> None:
+    """Networks of the driver."""
+
+
+@vnet.command("check")
+@click.argument("networks", nargs=-1, metavar="[NETWORK]...")
+@_listing
+@click.pass_context
+def vnet_check(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> None:
+    """Check all networks of the driver, or some (names or IDs): bridge, VNI, MTU, subnet, address ranges, pool.
+
+    These are the checks that a network must pass when it is created; one may fail them after 'onevnet update'.
+    """
+    from .frontend import listing
+
+    lines = listing.networks(_world(ctx), networks)
+    _print(lines, ("ID", "NAME", "BRIDGE", "VNI", "STATUS"), as_json)
+    if not as_json:
+        for line in lines:
+            for problem in line["PROBLEMS"]:
+                click.echo(f"oneaws: network {line['NAME']}: {problem}", err=True)
+    if any(line["PROBLEMS"] for line in lines):
+        sys.exit(1)
+
+
+@main.command("reconcile")
+@_changing
+@click.pass_context
+def reconcile_all(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+    """Do all of it: hosts, pools, addresses of VMs, free addresses, peers. The timer runs this.
+
+    One runs at a time, and one more waits; a third ends at once. Of several front-ends only the leader acts.
+    """
+    from .frontend import reconcile
+
+    _change(ctx, reconcile.everything, dry_run, verbose, as_json, queue="reconcile")
+
+
+@main.command("check")
+@_listing
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
+    """Say whether all is well, and for each thing that is not, what to do. Changes nothing.
+
+    It looks at settings, OpenNebula, EC2, hooks, networks, hosts, Elastic IPs, VMs and peers.
+    """
+    from .frontend import health
+
+    lines = health.check(_world(ctx))
+    _print(lines, ("CHECK", "STATUS", "DETAIL"), as_json)
+    if any(line["STATUS"] != "ok" for line in lines):
+        sys.exit(1)
+
+
+@main.group()
+def hooks() -> None:
+    """The driver's hooks in OpenNebula."""
+
+
+@hooks.command("list")
+@_listing
+@click.pass_context
+def hooks_list(ctx: click.Context, as_json: bool) -> None:
+    """List the driver's hooks: registered, missing, differs (from its template) or unknown (to this version)."""
+    from .frontend import listing
+
+    _print(listing.hooks(_world(ctx)), ("ID", "NAME", "STATUS"), as_json)
+
+
+@hooks.command("register")
+@_changing
+@click.pass_context
+def hooks_register(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+    """Register the driver's hooks as its templates are; those that differ are replaced."""
+    from .frontend import reconcile, registration
+
+    _change(ctx, lambda world: reconcile.alone("hooks", registration.plan), dry_run, verbose, as_json)
+
+
+@hooks.command("remove")
+@_changing
+@click.pass_context
+def hooks_remove(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+    """Remove the driver's hooks from OpenNebula."""
+    from .frontend import reconcile, registration
+
+    _change(ctx, lambda world: reconcile.alone("hooks", registration.plan_removal), dry_run, verbose, as_json)
 
 
 @main.command("config")
-@click.option("--file", "path", default=INSTALLED, show_default=True, help="The configuration to check.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--file", "path", default=_DRIVER, show_default=True, help="The configuration to check.")
+@_listing
 def check_config(path: str, as_json: bool) -> None:
-    """Check the configuration and print what is in force, defaults included.
+    """Check the nodes' configuration and print what is in force, defaults included.
 
-    Run it after an edit, before 'onehost sync -f' carries the file to the nodes. Exit code 1: it is not valid.
+    Run it after an edit, before 'onehost sync -f' carries the file to the nodes.
     """
-    try:
-        values = config.parse(path)._asdict()
-    except AwsOvsError as bad:
-        click.echo(f"oneaws: {bad}", err=True)
-        sys.exit(1)
+    _show(config.parse(path)._asdict(), as_json)
+
+
+@main.command("settings")
+@_listing
+@click.pass_context
+def check_settings(ctx: click.Context, as_json: bool) -> None:
+    """Check the settings of the front-end half and print what is in force, defaults included."""
+    from .frontend import settings
+
+    _show(settings.load(ctx.find_root().obj)._asdict(), as_json)
+
+
+def _show(values: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(values, indent=2))
         return
     width = max(map(len, values))
     for key, value in values.items():
-        click.echo(f"{key.ljust(width)}  {value}")
+        click.echo(f"{key.ljust(width)}  {value}".rstrip())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import __version__, files
 from .addresses import Network, device_name, mac
@@ -35,31 +35,41 @@ class Config(NamedTuple):
 _RANGES = {"internet_mtu": (576, 9001), "vni_base": (0, 16_000_000), "lock_timeout": (1, 3600)}
 
 
-def check(values: object, path: str = PATH) -> Config:
-    """The configuration that a parsed file means.
+def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int, int]], path: str) -> dict[str, Any]:
+    """The values of a parsed file over their defaults, each of its default's type and within its range.
 
     Args:
         values: what the YAML parser returned.
+        defaults: every key that may be there.
+        ranges: least and greatest value of numbers.
         path: named in errors.
 
     Raises:
         AwsOvsError: an unknown key, or a value of the wrong type or out of range.
     """
     if values is None:
-        return Config()
+        return defaults
     if not isinstance(values, dict):
         raise AwsOvsError(f"{path} must hold 'key: value' lines, not {type(values).__name__}; correct it")
-    defaults = Config()._asdict()
     for key, value in values.items():
         if key not in defaults:
             raise AwsOvsError(f"{path}: unknown key {str(key)[:40]!r}; the keys are {', '.join(defaults)}")
         if type(value) is not type(defaults[key]):
             kind = "a number" if isinstance(defaults[key], int) else "text"
             raise AwsOvsError(f"{path}: {key} must be {kind}, not {str(value)[:40]!r}; correct it")
-        if key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
-            low, high = _RANGES[key]
+        if key in ranges and not ranges[key][0] <= value <= ranges[key][1]:
+            low, high = ranges[key]
             raise AwsOvsError(f"{path}: {key} must be from {low} to {high}, not {value}; correct it")
-    config = Config(**{**defaults, **values})
+    return {**defaults, **values}
+
+
+def check(values: object, path: str = PATH) -> Config:
+    """The configuration that a parsed file means.
+
+    Raises:
+        AwsOvsError: a key or value that makes no sense.
+    """
+    config = Config(**typed(values, Config()._asdict(), _RANGES, path))
     if config.datapath_type not in ("system", "netdev"):
         raise AwsOvsError(
             f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}; correct it"
@@ -71,8 +81,16 @@ def check(values: object, path: str = PATH) -> Config:
     return config._replace(gateway_mac=mac(config.gateway_mac, f"{path}: gateway_mac"))
 
 
-def parse(path: str) -> Config:
-    """Read and check the YAML file itself."""
+def read(path: str, then: str = "") -> object:
+    """What a YAML file holds; None when there is none.
+
+    Args:
+        path: of the file.
+        then: what to do after correcting it, for the error.
+
+    Raises:
+        AwsOvsError: it is not valid YAML, or too large.
+    """
     import yaml  # costs 20 ms: only when the cache is stale
 
     try:
@@ -80,13 +98,19 @@ def parse(path: str) -> Config:
             text = file.read(_SIZE_LIMIT + 1)
         if len(text) > _SIZE_LIMIT:
             raise AwsOvsError(f"{path} is larger than {_SIZE_LIMIT} bytes; restore the one that was installed")
-        return check(yaml.safe_load(text), path)
+        values: object = yaml.safe_load(text)
+        return values
     except FileNotFoundError:
-        return Config()
+        return None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as bad:
         where = getattr(bad, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
-        raise AwsOvsError(f"{path}{line} is not valid YAML; correct it and run 'onehost sync -f'") from None
+        raise AwsOvsError(f"{path}{line} is not valid YAML; correct it{then}") from None
+
+
+def parse(path: str) -> Config:
+    """Read and check the YAML file itself."""
+    return check(read(path, " and run 'onehost sync -f'"), path)
 
 
 def load(path: str = PATH, cache: str = CACHE) -> Config:

@@ -27,6 +27,7 @@ The node's part of the aws_ovs network driver. OpenNebula calls, with a VM docum
 
 The front-end and administrators call:
   peers [--apply]         follow the peer list (JSON) on stdin, or the stored one again
+  probe                   what OpenNebula's monitoring is to know of this node
   restore                 build everything that should be on this node; what is right stays
   show [--json]           peers, guest ports and their addresses
 
@@ -39,7 +40,9 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why), 2 wrong usage. L
 Files: /var/tmp/one/etc/vnm/aws_ovs.yaml, /var/lib/aws_ovs/peers.json, /run/aws_ovs/
 """
 
-_ARGUMENTS = {"pre": 0, "post": 2, "clean": 1, "update_sg": 1, "update_nic": 2, "peers": 0, "restore": 0, "show": 0}
+_ARGUMENTS = {
+    "pre": 0, "post": 2, "clean": 1, "update_sg": 1, "update_nic": 2, "peers": 0, "probe": 0, "restore": 0, "show": 0,
+}  # fmt: skip
 _OPTIONS = {"peers": {"--apply"}, "show": {"--json"}}
 _WORD = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
 
@@ -83,6 +86,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(verb: str, options: set[str]) -> None:
+    if verb == "probe":
+        from . import probe
+
+        probe.run()
+        return
     # The document comes first: nothing is read, locked or changed for one that is not valid.
     document = (
         sys.stdin.buffer.read(_stdin_limit())
@@ -94,7 +102,7 @@ def _run(verb: str, options: set[str]) -> None:
         from ..vm import decode, parse
 
         vm = parse(decode(document or b""))
-    from .lock import held
+    from ..lock import held
     from .node import Node
 
     settings = config.load()

@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 
 from .. import __version__, config, files
 from ..addresses import Network
+from ..lock import RUN
 from ..overlay import bridges, openflow, pipeline, tunnels
 from ..overlay.bridges import OVERLAY, Row
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
 from ..underlay import eni
 from . import state
-from .lock import RUN
 
 MARKER = f"{RUN}/node.json"
+NOT_RUNNING = "not running"
 _VSWITCHD_PID = "/run/openvswitch/ovs-vswitchd.pid"
 
 
@@ -84,7 +85,7 @@ class Node:
         It is not before the first VM, after a restart of ovs-vswitchd (which forgets all flows), and when the
         configuration, the ENI or the driver's version has changed.
         """
-        if _read_marker() != self._marker() and not self.dry_run:
+        if read_marker() != self._marker() and not self.dry_run:
             self.restore()
 
     def _marker(self) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class Node:
             "version": __version__,
             "config": list(self.config),
             "underlay": list(self.underlay),
-            "ovs-vswitchd": _vswitchd(),
+            "ovs-vswitchd": vswitchd(),
         }
 
     def restore(self) -> None:
@@ -151,18 +152,19 @@ class Node:
         return pipeline.mesh([row.ofport for row in rows if row.ofport], sorted(addresses))
 
 
-def _vswitchd() -> str:
-    """Which ovs-vswitchd process runs: its pid and start time."""
+def vswitchd() -> str:
+    """Which ovs-vswitchd process runs: its pid and start time, or NOT_RUNNING."""
     try:
         with open(_VSWITCHD_PID, encoding="ascii") as file:
             pid = file.read().strip()
         with open(f"/proc/{int(pid)}/stat", encoding="ascii") as file:
             return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
     except (OSError, ValueError, IndexError):
-        return "not running"
+        return NOT_RUNNING
 
 
-def _read_marker() -> Any:
+def read_marker() -> Any:
+    """What the node's base was last built for; None when it was not since the last boot."""
     try:
         with open(MARKER, encoding="utf-8") as file:
             return json.load(file)

@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..overlay import bridges, tunnels
+from ..overlay.ovsdb import Ovsdb
 from . import state
 from .node import Node
 
 
+def tunnels_up(db: Ovsdb) -> dict[str, bool]:
+    """The names of the peers that have a tunnel, and whether ovs-vswitchd has taken it."""
+    found = bridges.rows(db.transact([bridges.select_role("tunnel")])[0])
+    return {row.ids.get("aws_ovs-peer", ""): bool(row.ofport) for row in found}
+
+
 def gather(node: Node) -> dict[str, Any]:
     """Everything that `show` prints, as plain values."""
-    found = bridges.rows(node.db.transact([bridges.select_role("tunnel")])[0])
-    up = {row.ids.get("aws_ovs-peer"): bool(row.ofport) for row in found}
+    up = tunnels_up(node.db)
     return {
         "underlay": node.underlay._asdict(),
         "guest_mtu": node.underlay.guest_mtu(node.config.internet_mtu, leaves=True),

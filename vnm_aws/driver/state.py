@@ -6,8 +6,8 @@ import contextlib
 import os
 
 from .. import files
+from ..lock import RUN
 from ..overlay.guest_port import GuestPort, from_json, to_json
-from .lock import RUN
 
 DIRECTORY = f"{RUN}/vms"
 

@@ -1,0 +1,117 @@
+"""Choosing addresses for the Elastic IPs of a pool: one inside the network, and a private one in the VPC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..addresses import Network as Prefix
+from ..addresses import int_to_ip, ip_to_int
+from ..ec2 import ElasticIp
+from ..errors import AwsOvsError
+from ..objects import Network
+from .reserved import Reserved
+from .world import ALLOCATION, PRIVATE, PUBLIC, World
+
+
+class NoRoomError(AwsOvsError):
+    """No ENI or subnet has room for another private address."""
+
+
+class Chooser:
+    """Free addresses for new ranges of a network, each given once."""
+
+    def __init__(self, world: World, network: Network) -> None:
+        self._world = world
+        self._network = network
+        self._inside: Iterator[str] | None = None
+        self._subnets: dict[str, Iterator[str]] = {}
+        self._private = {address for other in (*world.networks, network) for address in other.values_of_ranges(PRIVATE)}
+        self._reserved = Reserved(world.settings.state_directory)
+        self._room = {
+            eni_id: world.limit(host) - len(world.interfaces[eni_id].addresses)
+            for eni_id, host in world.host_of_eni.items()
+            if eni_id in world.interfaces and world.interfaces[eni_id].subnet_id in world.subnets
+        }
+
+    def range_for(self, eip: ElasticIp) -> dict[str, str]:
+        """The address range of an Elastic IP that has none yet.
+
+        Raises:
+            AwsOvsError: the network or EC2 has no address left.
+        """
+        self._inside = self._inside or _free(self._network)
+        inside = next(self._inside, None)
+        if inside is None:
+            raise AwsOvsError(
+                f"network {self._network.name} has no free address for another range; enlarge its NETWORK_MASK"
+            )
+        private_ip = eip.private_ip or self.private_ip()
+        values = {"TYPE": "IP4", "IP": inside, "SIZE": "1"}
+        return {**values, PUBLIC: eip.public_ip, PRIVATE: private_ip, ALLOCATION: eip.allocation_id}
+
+    def private_ip(self) -> str:
+        """A private address that nothing has, in the subnet of the ENI with most room.
+
+        Raises:
+            NoRoomError: no ENI has room, or the subnet is exhausted.
+        """
+        world = self._world
+        exhausted: set[str] = set()
+        for eni_id in sorted(self._room, key=lambda one: (-self._room[one], one)):
+            subnet = world.subnets[world.interfaces[eni_id].subnet_id]
+            if self._room[eni_id] < 1 or subnet.subnet_id in exhausted:
+                continue
+            for address in self._subnets.setdefault(subnet.subnet_id, iter(subnet.candidates())):
+                taken = address in world.eni_of_address or address in self._private
+                if not taken and not self._reserved.holds(address):
+                    self._room[eni_id] -= 1
+                    return address
+            exhausted.add(subnet.subnet_id)
+        if exhausted:
+            raise NoRoomError(
+                f"the subnets {' '.join(sorted(exhausted))} have no free address; free some, or use a larger subnet"
+            )
+        raise no_room(world, list(self._room))
+
+
+def _free(network: Network) -> Iterator[str]:
+    """The addresses that a new range of a network may have, the lowest first."""
+    address, mask = network.template.get("NETWORK_ADDRESS", ""), network.template.get("NETWORK_MASK", "")
+    if not address or not mask:
+        raise AwsOvsError(
+            f"network {network.name} is an Elastic IP pool without NETWORK_ADDRESS and NETWORK_MASK; add both with "
+            f"'onevnet update {network.network_id}'"
+        )
+    prefix = prefix_of(address, mask, f"network {network.name}: NETWORK_ADDRESS and NETWORK_MASK")
+    taken = sorted(network.spans())
+    gateway = network.template.get("GATEWAY", "")
+    number, end = prefix.first + 1, prefix.first + prefix.size - 1
+    while number < end:
+        within = next((last for first, last in taken if first <= number <= last), None)
+        if within is not None:
+            number = within + 1
+            continue
+        if int_to_ip(number) != gateway:
+            yield int_to_ip(number)
+        number += 1
+
+
+def prefix_of(address: str, mask: str, what: str) -> Prefix:
+    """The prefix that an address and a mask (or a prefix length) mean."""
+    try:
+        bits = f"{ip_to_int(mask):032b}" if "." in mask else "1" * int(mask) + "0" * (32 - int(mask))
+    except ValueError:
+        bits = ""
+    if len(bits) != 32 or "01" in bits:
+        raise AwsOvsError(f"{what}: {mask[:40]!r} is not a network mask like 255.255.255.0; correct it")
+    return Prefix(f"{address}/{bits.count('1')}", what)
+
+
+def no_room(world: World, eni_ids: list[str], where: str = "") -> NoRoomError:
+    """What to raise when the ENIs with these ids are full; `where` says which those are."""
+    hosts = [(world.host_of_eni[one], len(world.interfaces[one].addresses)) for one in eni_ids[:10]]
+    full = ", ".join(f"{host.name} has {count} of {world.limit(host)}" for host, count in hosts)
+    return NoRoomError(
+        f"no host{where} has room for another private address{f' ({full})' if full else ''}; add a host, or remove "
+        "Elastic IPs from the pool"
+    )

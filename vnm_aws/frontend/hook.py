@@ -1,0 +1,164 @@
+"""What OpenNebula's hook manager starts: `hooks/aws_ovs/EVENT`, with the event's document on stdin.
+
+A hook only makes things fast; `oneaws reconcile` does the same later for one that is lost. Most events concern neither this
+driver nor AWS, so those must end before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lxml import etree
+
+from .. import objects
+from ..errors import AwsOvsError
+from ..journal import ERROR, INFO, log
+
+if TYPE_CHECKING:
+    from .plan import Outcome
+    from .world import World
+
+_Work = Callable[["World", "Outcome"], None]
+
+
+def main(argv: list[str]) -> int:
+    """Handle the event that the program's name says.
+
+    Args:
+        argv: the program's name.
+
+    Returns:
+        the exit code; 1 makes `onehook retry` possible, and stderr is in the hook's log.
+    """
+    event = os.path.basename(argv[0])
+    if event not in _EVENTS:
+        print(f"aws_ovs: {event} is no event of this driver; run 'oneaws hooks register'", file=sys.stderr)
+        return 2
+    try:
+        work = _EVENTS[event](objects.decode(sys.stdin.buffer.read()))
+        problems = _run(work) if work else []
+    except AwsOvsError as bad:
+        problems = [str(bad)]
+    for problem in problems:
+        print(f"aws_ovs: {problem}", file=sys.stderr)
+        log(ERROR, f"hook {event}: {problem}")
+    return 1 if problems else 0
+
+
+def _run(work: _Work) -> list[str]:
+    from . import settings
+    from .plan import Outcome
+    from .world import World
+
+    outcome = Outcome()
+    work(World(settings.load()), outcome)
+    for target, text in outcome.done:
+        log(INFO, f"{target}: {text}")
+    return [f"{target}: {text}" for target, text in outcome.problems]
+
+
+def _vm_running(root: etree._Element) -> _Work | None:
+    vm = objects.vm(root)
+    if not vm.addresses:
+        return None
+
+    def work(world: World, outcome: Outcome) -> None:
+        from .follow import follow
+
+        if world.oned.leads() and follow(world, vm.vm_id):
+            log(INFO, f"VM {vm.vm_id}: its private addresses are on its host")
+
+    return work
+
+
+def _host_state(root: etree._Element) -> _Work | None:
+    host = objects.host(root)
+    if not _is_ours(host):
+        return None
+    if host.state != objects.STATE_MONITORED:
+        return _hosts
+
+    def greet(world: World, outcome: Outcome) -> None:
+        """A host that is back may have been made anew and know no peers."""
+        from . import mesh
+
+        member = next((one.host for one in mesh.members(world) if one.host.host_id == host.host_id), None)
+        if member and world.oned.leads():
+            mesh.send(world, mesh.peers(world), [member])
+
+    return greet
+
+
+def _host_allocate(root: etree._Element) -> _Work | None:
+    element = root.find("EXTRA/HOST")
+    # A new host says nothing of AWS yet, but only a KVM host can be an instance of ours.
+    return _hosts if element is not None and element.findtext("VM_MAD") in ("kvm", "qemu") else None
+
+
+def _host_delete(root: etree._Element) -> _Work | None:
+    element = root.find("EXTRA/HOST")
+    return _hosts if element is not None and _is_ours(objects.host(element)) else None
+
+
+def _is_ours(host: objects.Host) -> bool:
+    return "VXLAN_TEP" in host.template or "EC2_INSTANCE_ID" in host.template
+
+
+def _hosts(world: World, outcome: Outcome) -> None:
+    from . import reconcile
+
+    with reconcile.turn(world, "a hook for hosts", queue="hosts") as mine:
+        if mine:
+            reconcile.carry_out(world, reconcile.of_hosts(world), outcome)
+
+
+def _vnet_ready(root: etree._Element) -> _Work | None:
+    network = objects.network(root)
+    if not network.ours:
+        return None
+
+    def work(world: World, outcome: Outcome) -> None:
+        """Its cluster may not have been served before, and it may be a pool."""
+        from . import reconcile
+
+        with reconcile.turn(world, f"a hook for network {network.name}", queue=f"network-{network.network_id}") as mine:
+            if mine:
+                reconcile.carry_out(world, reconcile.of_network(world, network.network_id), outcome)
+
+    return work
+
+
+def _vnet_add_ar(root: etree._Element) -> _Work | None:
+    values = {
+        item.findtext("POSITION"): item.findtext("VALUE") or ""
+        for item in root.iterfind("PARAMETERS/PARAMETER")
+        if item.findtext("TYPE") == "IN"
+    }
+    network_id, text = values.get("2", ""), values.get("3", "")
+    if "AWS_" not in text or not network_id.isdecimal():
+        return None
+
+    def work(world: World, outcome: Outcome) -> None:
+        from .. import lock
+        from . import reconcile
+
+        # Whoever holds the lock adds ranges itself, one hook each: they must not queue up.
+        with lock.tried(f"a hook for network {network_id}", reconcile.path(world)) as free:
+            if free and world.oned.leads():
+                reconcile.check_network(world, int(network_id), outcome)
+                reconcile.carry_out(world, reconcile.of_network(world, int(network_id)), outcome)
+
+    return work
+
+
+_EVENTS: dict[str, Callable[[etree._Element], _Work | None]] = {
+    "vm_running": _vm_running,
+    "host_state": _host_state,
+    "host_allocate": _host_allocate,
+    "host_delete": _host_delete,
+    "vnet_ready": _vnet_ready,
+    "vnet_add_ar": _vnet_add_ar,
+}

@@ -1,0 +1,171 @@
+"""The mesh: every host of the served clusters is told its peers, over ssh as oneadmin, in parallel with a limit.
+
+What each host was told last is kept in a file, so that only those are called for which something has changed; an unreachable one
+stays out of date there, and the next reconcile catches it up.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from .. import files
+from ..errors import AwsOvsError
+from ..lock import held
+from ..objects import STATE_OFFLINE, Host
+from ..overlay.tunnels import Peer, digest
+from .plan import Plan
+from .world import STATE, TERMINATED, VTEP, World
+
+MESH = "AWS_OVS_MESH"
+"""Attribute of a host: the digest of its peer list, as its own probe reports it."""
+
+_PROBED_S = 1500
+"""Seconds after which a probe has been at work: OpenNebula runs those of this kind every 600 s."""
+
+_COMMAND = "sudo -n /usr/sbin/aws-ovs peers"
+
+
+class Member(NamedTuple):
+    """A host of the mesh. `told`: it has the present peer list, as far as the front-end knows."""
+
+    host: Host
+    vtep: str
+    told: bool
+
+
+def peers(world: World) -> list[Peer]:
+    """The peer list: the hosts of the served clusters that have a VXLAN endpoint and whose instance lives."""
+    found = [Peer(host.name, host.template[VTEP]) for host in _hosts(world)]
+    return sorted(found, key=lambda peer: peer.name)
+
+
+def _hosts(world: World) -> list[Host]:
+    return [
+        host
+        for host in world.hosts
+        if host.cluster_id in world.served and host.template.get(VTEP) and host.template.get(STATE) != TERMINATED
+    ]
+
+
+def members(world: World) -> list[Member]:
+    """The hosts of the mesh and whether they know."""
+    told = _Told(world)
+    wanted = digest(peers(world))
+    return [Member(host, host.template[VTEP], told.get(host) == wanted) for host in _hosts(world)]
+
+
+def plan(world: World, everybody: bool = False) -> Plan:
+    """What tells the hosts their peers.
+
+    Args:
+        world: both worlds.
+        everybody: also those that know already.
+    """
+    result = Plan()
+    for vtep, names in _shared(world).items():
+        result.problem(
+            f"hosts {' '.join(names)}", f"have the same VXLAN endpoint {vtep}; delete the host that is no more"
+        )
+    if result.problems:
+        return result
+    wanted = peers(world)
+    behind = [
+        member.host
+        for member in members(world)
+        if (everybody or not member.told) and member.host.state != STATE_OFFLINE
+    ]
+    if behind:
+        named = " ".join(host.name for host in behind[:10]) + (" …" if len(behind) > 10 else "")
+        result.change(
+            f"{len(behind)} of {len(wanted)} hosts ({named})",
+            f"send the list of {len(wanted)} peers",
+            lambda: send(world, wanted, behind),
+        )
+    return result
+
+
+def _shared(world: World) -> dict[str, list[str]]:
+    by_vtep: dict[str, list[str]] = {}
+    for peer in peers(world):
+        by_vtep.setdefault(peer.vtep, []).append(peer.name)
+    return {vtep: names for vtep, names in by_vtep.items() if len(names) > 1}
+
+
+def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
+    """Tell hosts the peer list.
+
+    Raises:
+        AwsOvsError: some did not take it; each is named with its reason.
+    """
+    text = document(wanted)
+    with ThreadPoolExecutor(world.settings.ssh_parallel) as pool:
+        reasons = list(pool.map(lambda host: _tell(host.name, text, world.settings.ssh_timeout), hosts))
+    outcome = list(zip(hosts, reasons, strict=True))
+    _Told(world).note([host for host, reason in outcome if reason is None], digest(wanted))
+    failed = [f"{host.name}: {reason}" for host, reason in outcome if reason is not None]
+    if failed:
+        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise AwsOvsError(
+            f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more}); the next "
+            "'oneaws reconcile' tries them again"
+        )
+
+
+def document(wanted: list[Peer]) -> str:
+    """The peer list as `aws-ovs peers` reads it."""
+    return json.dumps({"peers": [peer._asdict() for peer in wanted]})
+
+
+def _tell(name: str, text: str, timeout: int) -> str | None:
+    """Send the list to a host; the reason when it did not take it."""
+    command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}", "--", name, _COMMAND]
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=timeout + 5)
+    except subprocess.TimeoutExpired:
+        return f"did not answer within {timeout} s"
+    except OSError as bad:
+        return f"ssh cannot be run ({bad.strerror})"
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"ssh ended with code {done.returncode}"]
+    return lines[-1].strip()[:200]
+
+
+class _Told:
+    """Which list each host was told last, and when, by host ID and endpoint: a host made anew knows nothing."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._path = f"{world.settings.state_directory}/mesh.json"
+        self._told = self._read()
+
+    def _read(self) -> dict[str, tuple[str, float]]:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                return {key: (str(mark), float(when)) for key, (mark, when) in json.load(file).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def get(self, host: Host) -> str:
+        """The digest of the list that a host has: what it was told, unless its own probe says otherwise since."""
+        mark, when = self._told.get(_key(host), ("", 0.0))
+        reported = host.template.get(MESH, "")
+        return reported if reported and time.time() - when > _PROBED_S else mark
+
+    def note(self, hosts: list[Host], mark: str) -> None:
+        """Keep what hosts were told just now; another process may do the same for others."""
+        settings = self._world.settings
+        known = {_key(host) for host in self._world.hosts}
+        with held("noting peers", settings.lock_timeout, f"{settings.state_directory}/mesh.lock"):
+            told = {key: value for key, value in self._read().items() if key in known}
+            told |= dict.fromkeys(map(_key, hosts), (mark, time.time()))
+            files.replace(self._path, json.dumps(dict(sorted(told.items()))))
+        self._told = told
+
+
+def _key(host: Host) -> str:
+    return f"{host.host_id} {host.template.get(VTEP)}"

@@ -1,0 +1,152 @@
+"""The reconciler: makes OpenNebula, EC2 and the hosts' peer lists agree, stage by stage. What hooks do is done here too.
+
+One runs at a time on a front-end, and one more may wait: it will see all that others would want to bring about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from .. import lock
+from ..errors import AwsOvsError
+from ..objects import Network
+from . import follow, hosts, mesh, pools, validation
+from .plan import Outcome, Plan
+from .world import ADDRESSES, HOSTS, World
+
+
+class Stage(NamedTuple):
+    """A part of the work: its plan, and what has to be read again when it has changed something."""
+
+    name: str
+    plan: Callable[[World], Plan]
+    changes: tuple[str, ...]
+
+
+def _pool(network: Network) -> Callable[[World], Plan]:
+    return lambda world: pools.plan(world, world.oned.network(network.network_id))
+
+
+def _pools(world: World) -> dict[int, Stage]:
+    changes = ("networks", *ADDRESSES)
+    return {one.network_id: Stage(f"pool {one.name}", _pool(one), changes) for one in pools.pools(world)}
+
+
+_HOSTS = Stage("hosts", hosts.plan, HOSTS)
+_FREE = Stage("free addresses", hosts.plan_free, HOSTS)
+_FOLLOW = Stage("addresses", follow.plan, ("vms", *ADDRESSES))
+_MESH = Stage("mesh", mesh.plan, ())
+
+
+def everything(world: World) -> Iterator[Stage]:
+    """All stages. Pools are looked up when their turn has come."""
+    yield _HOSTS
+    yield from _pools(world).values()
+    yield _FOLLOW
+    yield _FREE
+    yield _MESH
+
+
+def of_hosts(world: World) -> Iterator[Stage]:
+    """What a host that comes, goes or changes makes necessary."""
+    yield from (_HOSTS, _FREE, _MESH)
+
+
+def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
+    """What Elastic IPs that come or go make necessary, in all pools or in those with certain names or IDs.
+
+    Raises:
+        AwsOvsError: a name is not that of a pool.
+    """
+    wanted = {world.network(name).network_id: name for name in names}
+    stages = _pools(world)
+    for network_id, name in wanted.items():
+        if network_id not in stages:
+            raise AwsOvsError(f"network {name} is not an Elastic IP pool that is ready; see 'oneaws eip list'")
+    yield from [stage for key, stage in stages.items() if not names or key in wanted]
+    yield _FREE
+
+
+def of_network(world: World, network_id: int) -> Iterator[Stage]:
+    """What a new network, or new ranges of one, make necessary."""
+    stage = _pools(world).get(network_id)
+    if stage is not None:
+        yield from (stage, _FREE)
+    yield _MESH
+
+
+def check_network(world: World, network_id: int, outcome: Outcome) -> None:
+    """Report what is wrong with a network of this driver."""
+    network = world.oned.network(network_id)
+    if network.ours:
+        for text in validation.problems(network, world.networks, world.driver):
+            outcome.problem(f"network {network.name}", text)
+
+
+def of_vms(world: World, vm_ids: Sequence[int] = ()) -> Iterator[Stage]:
+    """What VMs, all or certain ones, that run elsewhere than before make necessary."""
+    if vm_ids:
+        yield Stage("addresses", lambda world: follow.plan_for(world, vm_ids), ("vms", *ADDRESSES))
+    else:
+        yield _FOLLOW
+    yield _FREE
+
+
+def of_mesh(everybody: bool) -> Iterator[Stage]:
+    """The peer list, for the hosts that have not the present one, or for every host."""
+    yield Stage("mesh", lambda world: mesh.plan(world, everybody), ())
+
+
+def alone(name: str, plan: Callable[[World], Plan]) -> Iterator[Stage]:
+    """One plan that is no part of the reconciler."""
+    yield Stage(name, plan, ())
+
+
+def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:
+    """Plan and apply stages, one after the other; one that cannot be planned becomes a problem and the others go on."""
+    try:
+        for stage in stages:
+            try:
+                plan = stage.plan(world)
+            except AwsOvsError as bad:
+                outcome.problem(stage.name, str(bad))
+            else:
+                if outcome.carry_out(stage.name, plan):
+                    world.forget(stage.changes)
+    except AwsOvsError as bad:  # which stages there are is not known
+        outcome.problem("OpenNebula", str(bad))
+
+
+@contextlib.contextmanager
+def turn(world: World, what: str, queue: str = "") -> Iterator[bool]:
+    """Wait for the turn to change something.
+
+    Args:
+        world: both worlds.
+        what: who waits, as the error of one that waits in vain shows it.
+        queue: at most one waits in a queue of this name; it will see all that others of its kind would bring about.
+
+    Yields:
+        False when there is nothing to do: another front-end leads, or somebody in the queue is waiting already.
+
+    Raises:
+        AwsOvsError: whoever is at work does not end.
+    """
+    directory, timeout = world.settings.state_directory, world.settings.lock_timeout
+    with contextlib.ExitStack() as work:
+        with contextlib.ExitStack() as waiting:
+            if queue and not waiting.enter_context(lock.tried(what, f"{directory}/next-{queue}.lock")):
+                yield False
+                return
+            if not world.oned.leads():
+                yield False
+                return
+            work.enter_context(lock.held(what, timeout, path(world)))
+        yield True
+
+
+def path(world: World) -> str:
+    """The lock that whoever changes something holds."""
+    return f"{world.settings.state_directory}/lock"

@@ -1,0 +1,71 @@
+"""Settings of the front-end: one YAML file, /etc/one/aws_ovs.yaml. Credentials are never in it."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from .. import config
+from ..config import Config
+from ..ec2 import TagFilter
+from ..errors import AwsOvsError
+
+PATH = "/etc/one/aws_ovs.yaml"
+DRIVER_PATH = "/var/lib/one/remotes/etc/vnm/aws_ovs.yaml"
+"""The nodes' configuration, whose VNIs and MTU a new network must fit."""
+
+
+class Settings(NamedTuple):
+    """Every key of the file, with its default."""
+
+    region: str = ""
+    vpc_id: str = ""
+    host_filter: str = "tag:opennebula=host"
+    host_name: str = "private-dns"
+    cluster: str = "default"
+    im_mad: str = "kvm"
+    vm_mad: str = "kvm"
+    ssh_parallel: int = 16
+    ssh_timeout: int = 20
+    ec2_timeout: int = 60
+    lock_timeout: int = 300
+    state_directory: str = "/var/lib/one/aws_ovs"
+
+    @property
+    def hosts(self) -> TagFilter:
+        """`host_filter`, read."""
+        return TagFilter.parse(self.host_filter, "host_filter")
+
+
+_RANGES = {"ssh_parallel": (1, 256), "ssh_timeout": (1, 600), "ec2_timeout": (1, 600), "lock_timeout": (1, 3600)}
+
+
+def path() -> str:
+    """Where the settings are: AWS_OVS_SETTINGS, or the usual place."""
+    return os.environ.get("AWS_OVS_SETTINGS") or PATH
+
+
+def load(file: str = "") -> Settings:
+    """Read and check the settings; the defaults where there is no file.
+
+    Raises:
+        AwsOvsError: a key or value that makes no sense.
+    """
+    where = file or path()
+    settings = Settings(**config.typed(config.read(where), Settings()._asdict(), _RANGES, where))
+    TagFilter.parse(settings.host_filter, f"{where}: host_filter")
+    named = settings.host_name
+    if named not in ("private-dns", "private-ip") and not (named.startswith("tag:") and named[4:]):
+        raise AwsOvsError(
+            f"{where}: host_name must be private-dns, private-ip or tag:NAME, not {named[:40]!r}; correct it"
+        )
+    if not settings.state_directory.startswith("/"):
+        raise AwsOvsError(
+            f"{where}: state_directory must be an absolute path, not {settings.state_directory[:60]!r}; correct it"
+        )
+    return settings
+
+
+def driver() -> Config:
+    """The nodes' configuration."""
+    return config.parse(os.environ.get("AWS_OVS_CONFIG") or DRIVER_PATH)

@@ -1,0 +1,231 @@
+"""What a network of this driver must be like: the same checks when OpenNebula creates it and by `oneaws vnet check`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+
+from .. import addresses
+from ..addresses import Network as Prefix
+from ..addresses import int_to_ip, ip_to_int, shown
+from ..config import Config
+from ..ec2 import TagFilter
+from ..errors import AwsOvsError
+from ..objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
+from ..overlay.bridges import RESERVED
+from ..underlay.eni import VXLAN_OVERHEAD
+from ..vm import MAX_VNI
+from .free_addresses import prefix_of
+from .world import POOL, PRIVATE, PUBLIC
+
+_VNI_STEP = 1 << 20
+"""More than there are network IDs: a VNI that a network may choose for itself is no other network's, modulo this."""
+
+_JUMBO = 9001
+"""The greatest MTU inside a VPC, which the network MTU documentation of EC2 gives."""
+
+
+def problems(network: Network, networks: Iterable[Network], config: Config) -> list[str]:
+    """What is wrong with a network; nothing when it is empty.
+
+    Args:
+        network: the network.
+        networks: all networks of OpenNebula.
+        config: the nodes' configuration.
+    """
+    others = [one for one in networks if one.ours and _comes_first(one, network)]
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: _bridge(network),
+        lambda: _vni(network, others, config),
+        lambda: _mtu(network, config),
+        lambda: _subnet(network),
+        lambda: _ranges(network),
+        lambda: _private_addresses(network, others),
+        lambda: _pool(network),
+    )
+    return [reason for reason in map(_reason, checks) if reason]
+
+
+def _reason(check: Callable[[], object]) -> str:
+    try:
+        check()
+    except AwsOvsError as bad:
+        return str(bad)
+    return ""
+
+
+def _bridge(network: Network) -> None:
+    addresses.device_name(network.bridge, "BRIDGE")
+    if network.bridge in RESERVED:
+        raise AwsOvsError(f"BRIDGE {network.bridge} is the driver's own; choose another name")
+    kind = network.template.get("BRIDGE_TYPE", "")
+    if kind not in ("", "openvswitch"):
+        raise AwsOvsError(
+            f"BRIDGE_TYPE is {shown(kind)} instead of openvswitch: oned.conf lacks the driver's VN_MAD_CONF; run "
+            "'install.sh --frontend' and restart OpenNebula"
+        )
+
+
+def vni(network: Network, config: Config) -> int:
+    """The VNI of a network: its VLAN_ID, or what the nodes take for one without.
+
+    Raises:
+        AwsOvsError: VLAN_ID is none.
+    """
+    return addresses.number(network.vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
+
+
+def _vni(network: Network, others: list[Network], config: Config) -> None:
+    mine = vni(network, config)
+    for other in others:
+        if not _shares_segment(network, other) and _taken_by(other, mine, config):
+            raise AwsOvsError(
+                f"VLAN_ID {mine} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already; "
+                "choose another, or leave it out for a free one"
+            )
+
+
+def _shares_segment(network: Network, other: Network) -> bool:
+    """True for networks that are meant to be one segment: on one bridge, or a reservation and where it came from."""
+    return network.bridge == other.bridge or _reservation(network, other)
+
+
+def _reservation(network: Network, other: Network) -> bool:
+    """True when one network is a reservation of the other, or both are of the same."""
+    return (
+        network.parent == str(other.network_id)
+        or other.parent == str(network.network_id)
+        or (network.parent != "" and network.parent == other.parent)
+    )
+
+
+def _comes_first(other: Network, network: Network) -> bool:
+    """True for a network that has what it has before this one.
+
+    oned has a network in its pool before it lets the driver create it, so of two that are being created at once the later
+    one sees the earlier one, and gives way.
+    """
+    if other.network_id == network.network_id or other.state == NETWORK_ERROR:
+        return False
+    return other.state != NETWORK_LOCK_CREATE or other.network_id < network.network_id
+
+
+def _taken_by(other: Network, number: int, config: Config) -> bool:
+    """True when another network has a VNI, or may be about to choose it."""
+    if other.vlan_id:
+        return other.vlan_id == str(number)
+    chosen = config.vni_base + other.network_id
+    if other.state == NETWORK_LOCK_CREATE:
+        return number >= chosen and (number - chosen) % _VNI_STEP == 0
+    return number == chosen
+
+
+def choose_vni(network: Network, networks: Iterable[Network], config: Config) -> int:
+    """A VNI for a network that names none, which no other network has or can choose at the same time.
+
+    Raises:
+        AwsOvsError: all that it may choose from are taken.
+    """
+    taken = {other.vlan_id for other in networks if other.ours and other.network_id != network.network_id}
+    taken |= {
+        str(config.vni_base + other.network_id)
+        for other in networks
+        if other.ours and not other.vlan_id and other.network_id != network.network_id
+    }
+    first = config.vni_base + network.network_id
+    for number in range(first, MAX_VNI + 1, _VNI_STEP):
+        if str(number) not in taken:
+            return number
+    raise AwsOvsError(f"no VNI from {first} on is free for network {network.network_id}; give it a VLAN_ID")
+
+
+def greatest_mtu(network: Network, config: Config) -> int:
+    """The largest MTU of guests: in a network with a gateway that of the way to the Internet, else that of the VPC."""
+    leaves = any(values.get("GATEWAY") for values in (network.template, *_each(network)))
+    return (config.internet_mtu if leaves else _JUMBO) - VXLAN_OVERHEAD
+
+
+def _mtu(network: Network, config: Config) -> None:
+    fits = greatest_mtu(network, config)
+    for values in (network.template, *_each(network)):
+        for key in ("MTU", "GUEST_MTU"):
+            if values.get(key) and addresses.number(values[key], key, 68, 65535) > fits:
+                raise AwsOvsError(
+                    f"{key} {values[key]} does not fit: {fits} is left for guests after {VXLAN_OVERHEAD} bytes of VXLAN; set it "
+                    f"to {fits} or less"
+                )
+
+
+def _each(network: Network) -> Iterator[dict[str, str]]:
+    """The address ranges, those that are and those that are asked for, as OpenNebula's attributes."""
+    for one in network.ranges:
+        yield {**one.attributes, "IP": one.ip, "SIZE": str(one.size)}
+    yield from network.asked
+
+
+def _prefix(network: Network) -> Prefix | None:
+    values = network.template
+    if not values.get("NETWORK_ADDRESS") or not values.get("NETWORK_MASK"):
+        return None
+    return prefix_of(values["NETWORK_ADDRESS"], values["NETWORK_MASK"], "NETWORK_ADDRESS and NETWORK_MASK")
+
+
+def _subnet(network: Network) -> None:
+    prefix = _prefix(network)
+    for values in (network.template, *_each(network)):
+        gateway = values.get("GATEWAY")
+        if gateway and addresses.ipv4(gateway, "GATEWAY") and prefix is not None and gateway not in prefix:
+            raise AwsOvsError(f"GATEWAY {gateway} is not in the subnet {prefix}; correct one of the two")
+
+
+def _ranges(network: Network) -> None:
+    prefix, gateway = _prefix(network), network.template.get("GATEWAY")
+    for values in _each(network):
+        if values.get("IP"):
+            addresses.ipv4(values["IP"], "AR: IP")
+            addresses.number(values.get("SIZE") or "1", "AR: SIZE", 1, 1 << 24)
+        for key in (PRIVATE, PUBLIC):
+            if values.get(key):
+                addresses.ipv4(values[key], f"AR: {key}")
+        if values.get(PRIVATE) and values.get("SIZE", "1") != "1" and not values.get("PORT_START"):
+            raise AwsOvsError(
+                f"AR with {PRIVATE} {values[PRIVATE]} has SIZE {shown(values['SIZE'])}, but one VM can have that address; "
+                "use SIZE 1, or PORT_START and PORT_SIZE to share it"
+            )
+    spans = sorted(network.spans())
+    for first, last in spans:
+        shape = f"AR {int_to_ip(first)} to {int_to_ip(last)}"
+        if prefix is not None and not (prefix.first <= first and last < prefix.first + prefix.size):
+            raise AwsOvsError(f"{shape} is not in the subnet {prefix}; correct its IP or SIZE")
+        if gateway and first <= ip_to_int(gateway) <= last:
+            raise AwsOvsError(f"{shape} includes the GATEWAY {gateway}, which a VM must not get; leave it out")
+    for (_, last), (first, _) in pairwise(spans):
+        if first <= last:
+            raise AwsOvsError(f"two address ranges include {int_to_ip(first)}, which would be leased twice; remove one")
+
+
+def _private_addresses(network: Network, others: list[Network]) -> None:
+    """A private address leads to one range only, or to ranges that share it by ports."""
+    claims: dict[str, list[tuple[Network, bool]]] = {}
+    for one in (network, *(one for one in others if not _reservation(network, one))):
+        for values in _each(one):
+            if values.get(PRIVATE):
+                claims.setdefault(values[PRIVATE], []).append((one, bool(values.get("PORT_START"))))
+    for address, holders in claims.items():
+        mine = any(one is network for one, _ in holders)
+        if mine and len(holders) > 1 and not all(shared for _, shared in holders):
+            names = " and ".join(str(one.network_id) for one, _ in holders[:5])
+            raise AwsOvsError(
+                f"{PRIVATE} {address} is in several address ranges (of networks {names}), which would be leased at once; "
+                "keep one of them"
+            )
+
+
+def _pool(network: Network) -> None:
+    if not network.template.get(POOL):
+        return
+    TagFilter.parse(network.template[POOL], POOL)
+    if _prefix(network) is None:
+        raise AwsOvsError(
+            f"a network with {POOL} needs NETWORK_ADDRESS and NETWORK_MASK, where its address ranges are made; add both"
+        )

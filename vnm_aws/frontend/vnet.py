@@ -1,0 +1,88 @@
+"""`vnet_create` and `vnet_delete`: OpenNebula runs them on the front-end for each network of this driver.
+
+What `vnet_create` prints becomes part of the network's template: the VNI, the MTU, and the address ranges of a pool. It changes
+nothing in EC2; that is for the hook of the ready network, and for the reconciler.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .. import objects
+from ..errors import AwsOvsError
+from ..journal import ERROR, INFO, log
+from ..lock import held
+from ..objects import Network
+from ..oned import range_template, template
+from . import settings, validation
+from .free_addresses import Chooser
+from .plan import Plan
+from .pools import claimed, foreign
+from .reserved import Reserved
+from .world import ALLOCATION, POOL, PRIVATE, World
+
+
+def main(argv: list[str]) -> int:
+    """Run the action that the program's name says.
+
+    Args:
+        argv: the program's name, and the network's ID. The document is on stdin.
+
+    Returns:
+        the exit code.
+    """
+    action = os.path.basename(argv[0])
+    try:
+        document = sys.stdin.buffer.read()
+        if action == "vnet_create":
+            print(create(World(settings.load()), objects.network(objects.decode(document))))
+    except AwsOvsError as bad:
+        # A plain line is what the network's ERROR shows; one with a prefix would be lost.
+        print(f"{action}: {bad}", file=sys.stderr)
+        log(ERROR, f"{action} {' '.join(argv[1:])}: {bad}")
+        return 1
+    log(INFO, f"{action} {' '.join(argv[1:])}: done")
+    return 0
+
+
+def create(world: World, network: Network) -> str:
+    """What a new network gets.
+
+    Returns:
+        attributes and address ranges in OpenNebula's template syntax.
+
+    Raises:
+        AwsOvsError: it is not one that this driver can serve.
+    """
+    found = validation.problems(network, world.networks, world.driver)
+    if found:
+        raise AwsOvsError(found[0])
+    values = {}
+    if not network.vlan_id:
+        values["VLAN_ID"] = str(validation.choose_vni(network, world.networks, world.driver))
+    mtu = network.template.get("GUEST_MTU") or network.template.get("MTU") or str(world.driver.internet_mtu - 50)
+    values |= {key: mtu for key in ("MTU", "GUEST_MTU") if not network.template.get(key)}
+    lines = [template(values)]
+    if network.template.get(POOL):
+        lines += [range_template(one) for one in _ranges(world, network)]
+    return "\n".join(lines)
+
+
+def _ranges(world: World, network: Network) -> list[dict[str, str]]:
+    """An address range for each Elastic IP of the pool. What cannot have one now is left to the reconciler to report."""
+    config = world.settings
+    report, ranges = Plan(), []
+    there = set(network.values_of_ranges(ALLOCATION))
+    with held(f"creating network {network.network_id}", config.lock_timeout, f"{config.state_directory}/create.lock"):
+        chooser = Chooser(world, network)
+        for eip in claimed(world, network, report):
+            reason = foreign(world, eip)
+            if eip.allocation_id in there or reason:
+                continue
+            try:
+                ranges.append(chooser.range_for(eip))
+            except AwsOvsError as bad:
+                log(ERROR, f"vnet_create {network.network_id}: {eip.public_ip}: {bad}")
+        Reserved(config.state_directory).add(one[PRIVATE] for one in ranges)
+    return ranges

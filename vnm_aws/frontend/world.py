@@ -1,0 +1,149 @@
+"""Both outside worlds as one operation sees them: everything is read when first needed, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from typing import TypeVar
+
+from ..config import Config
+from ..ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
+from ..errors import AwsOvsError
+from ..objects import Host, Network, Vm
+from ..oned import Oned, served_clusters
+from . import settings as settings_file
+from .settings import Settings
+
+_T = TypeVar("_T")
+
+INSTANCE_ID, TYPE, ENI_ID, VTEP = "EC2_INSTANCE_ID", "EC2_INSTANCE_TYPE", "EC2_ENI_ID", "VXLAN_TEP"
+STATE, TERMINATED = "EC2_INSTANCE_STATE", "terminated"
+"""Attributes of a host's template."""
+
+POOL = "AWS_EIP_POOL"
+"""Attribute of a network that is an Elastic IP pool: the tags of its Elastic IPs."""
+
+ALLOCATION, PUBLIC, PRIVATE = "AWS_ALLOCATION_ID", "EXTERNAL_IP", "AWS_PRIVATE_IP"
+"""Attributes of an address range that belongs to an Elastic IP."""
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def oned(self) -> Oned:
+        """The connection to oned."""
+        return Oned()
+
+    @cached_property
+    def ec2(self) -> Ec2:
+        """The connection to EC2."""
+        return Ec2(self.settings.region, self.settings.ec2_timeout)
+
+    @cached_property
+    def driver(self) -> Config:
+        """The nodes' configuration."""
+        return settings_file.driver()
+
+    @cached_property
+    def hosts(self) -> list[Host]:
+        """All hosts of OpenNebula."""
+        return self.oned.hosts()
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """All networks of OpenNebula."""
+        return self.oned.networks()
+
+    @cached_property
+    def vms(self) -> list[Vm]:
+        """The active VMs that have addresses in AWS."""
+        return [vm for vm in self.oned.vms() if vm.addresses]
+
+    @cached_property
+    def instances(self) -> dict[str, Instance]:
+        """The instances that the host filter matches, by id."""
+        found = self.ec2.instances(self.settings.hosts, self.settings.vpc_id)
+        return {one.instance_id: one for one in found}
+
+    @cached_property
+    def interfaces(self) -> dict[str, Interface]:
+        """All ENIs of the VPC, by id."""
+        vpcs = {one.vpc_id for one in self.instances.values() if one.vpc_id}
+        return self.ec2.interfaces({self.settings.vpc_id} if self.settings.vpc_id else vpcs)
+
+    @cached_property
+    def elastic_ips(self) -> dict[str, ElasticIp]:
+        """All Elastic IPs of the Region, by allocation id."""
+        return self.ec2.elastic_ips()
+
+    @cached_property
+    def limits(self) -> dict[str, int]:
+        """Addresses that an ENI can have, by the instance types of the hosts."""
+        return self.ec2.address_limits({host.template[TYPE] for host in self.hosts if host.template.get(TYPE)})
+
+    @cached_property
+    def subnets(self) -> dict[str, Subnet]:
+        """The subnets of the hosts' ENIs."""
+        return self.ec2.subnets({one.subnet_id for one in self.instances.values() if one.subnet_id and not one.gone})
+
+    @cached_property
+    def host_of_eni(self) -> dict[str, Host]:
+        """The hosts of live instances by their ENI."""
+        return {
+            host.template[ENI_ID]: host
+            for host in self.hosts
+            if host.template.get(ENI_ID) and host.template.get(STATE) != TERMINATED
+        }
+
+    @cached_property
+    def eni_of_address(self) -> dict[str, Interface]:
+        """Which ENI of the VPC has each private address."""
+        return {address: eni for eni in self.interfaces.values() for address in eni.addresses}
+
+    @cached_property
+    def served(self) -> set[int]:
+        """IDs of the clusters that the driver serves."""
+        return served_clusters(self.networks)
+
+    def limit(self, host: Host) -> int:
+        """How many addresses the ENI of a host can have; 0 when its instance type is not known."""
+        return self.limits.get(host.template.get(TYPE, ""), 0)
+
+    def network(self, name: str) -> Network:
+        """A network by ID or name.
+
+        Raises:
+            AwsOvsError: there is none, or several have the name.
+        """
+        found = [one for one in self.networks if str(one.network_id) == name] or [
+            one for one in self.networks if one.name == name
+        ]
+        return _only(found, f"network {name}", "onevnet list")
+
+    def host(self, name: str) -> Host:
+        """A host by ID or name."""
+        found = [one for one in self.hosts if str(one.host_id) == name] or [
+            one for one in self.hosts if one.name == name
+        ]
+        return _only(found, f"host {name}", "onehost list")
+
+    def forget(self, names: Collection[str]) -> None:
+        """Read again what has been changed, and what was made of it."""
+        for name in names:
+            vars(self).pop(name, None)
+
+
+HOSTS = ("hosts", "host_of_eni", "limits")
+ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
+"""What to forget after a change of hosts, and of addresses in EC2."""
+
+
+def _only(found: list[_T], what: str, command: str) -> _T:
+    if len(found) != 1:
+        count = "several of them" if found else "none"
+        raise AwsOvsError(f"{what}: OpenNebula has {count}; choose one by its ID from '{command}'")
+    return found[0]
