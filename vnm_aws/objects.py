@@ -147,7 +147,20 @@ def host(element: etree._Element) -> Host:
     )
 
 
-_RANGE_OWN = {"AR_ID", "IP", "SIZE", "MAC", "TYPE", "SHARED", "MAC_END", "IP_END", "USED_LEASES", "LEASES", "ALLOCATED"}
+_RANGE_OWN = {
+    "AR_ID",
+    "IP",
+    "SIZE",
+    "MAC",
+    "TYPE",
+    "SHARED",
+    "MAC_END",
+    "IP_END",
+    "NEXT_INDEX",
+    "USED_LEASES",
+    "LEASES",
+    "ALLOCATED",
+}
 """What oned itself keeps of a range; the rest are custom attributes, all of which `update_ar` replaces."""
 
 

@@ -7,21 +7,23 @@ oned is and who we are is OpenNebula's own business: ONE_XMLRPC, ONE_AUTH.
 from __future__ import annotations
 
 import os
+import xmlrpc.client
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 import pyone
 import requests
 from lxml import etree
 
 from . import objects
+from .addresses import shown
 from .errors import AwsOvsError
 from .objects import Hook, Host, Network, Vm
 
 _ENDPOINT = "http://localhost:2633/RPC2"
 _EVERYBODYS, _ALL = -2, -1
 _ACTIVE = 3
-_PAGE = 500
 _APPEND = 1
 _ENABLED, _DISABLED = 0, 1
 _SOLO, _LEADER = "0", "3"
@@ -43,7 +45,8 @@ def range_template(values: Mapping[str, str]) -> str:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')
+    """In a value only quotes are escaped; a backslash at its end would escape the quote that ends it."""
+    return value.replace('"', '\\"').rstrip("\\")
 
 
 def _session() -> str:
@@ -69,7 +72,13 @@ class Oned:
 
     def __init__(self) -> None:
         self.endpoint = os.environ.get("ONE_XMLRPC") or _ENDPOINT
-        self._one = pyone.OneServer(self.endpoint, session=_session(), protocol="xmlrpc")
+        session = _session()
+        try:
+            self._one = pyone.OneServer(self.endpoint, session=session, protocol="xmlrpc")
+        except OSError:
+            raise AwsOvsError(
+                f"ONE_XMLRPC {shown(self.endpoint)} is not an address like {_ENDPOINT}; correct it"
+            ) from None
         self.changes = 0
 
     def _call(self, method: str, *arguments: object) -> Any:
@@ -86,7 +95,7 @@ class Oned:
             ) from None
         except pyone.OneException as bad:
             raise AwsOvsError(f"oned refused: {_sentence(bad)}") from None
-        except (requests.RequestException, OSError) as bad:
+        except (requests.RequestException, OSError, xmlrpc.client.Error, ExpatError) as bad:
             raise AwsOvsError(
                 f"oned at {self.endpoint} does not answer ({type(bad).__name__}); is opennebula.service running?"
             ) from None
@@ -161,16 +170,10 @@ class Oned:
         """Remove an address range; oned refuses while an address of it is in use."""
         self._change("vn.rm_ar", network_id, ar_id)
 
-    def vms(self) -> Iterator[Vm]:
-        """All active VMs, page by page."""
-        start = 0
-        while True:
-            page = self._read("vmpool.infoextended", _EVERYBODYS, start, -_PAGE, _ACTIVE)
-            found = page.findall("VM")
-            yield from map(objects.vm, found)
-            if len(found) < _PAGE:
-                return
-            start += _PAGE
+    def vms(self, first: int, last: int) -> Iterator[Vm]:
+        """The active VMs with IDs from `first` to `last`."""
+        pool = self._read("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
+        return map(objects.vm, pool.iterfind("VM"))
 
     def vm(self, vm_id: int) -> Vm:
         """One VM."""

@@ -335,6 +335,6 @@ def test_many_objects_are_there_soon_and_gone_at_once(oned: Oned, client: Client
     assert time.thread_time() - start < 0.01
     assert (oned.endpoint, oned.calls(), oned.latency) == (endpoint, [], 0)
     assert client.clusters() == {0: "default"}
-    assert (client.hosts(), client.networks(), list(client.vms()), client.hooks()) == ([], [], [], [])
+    assert (client.hosts(), client.networks(), list(client.vms(0, -1)), client.hooks()) == ([], [], [], [])
     assert client.leads()
     assert client.add_host("h1", "kvm", "kvm", 0) == 0

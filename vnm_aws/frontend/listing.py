@@ -71,7 +71,7 @@ def elastic_ips(world: World, only: set[int]) -> list[dict[str, Any]]:
     for known in sorted(world.networks, key=lambda one: one.network_id):
         concerned = known.template.get(POOL) or known.values_of_ranges(PRIVATE)
         if known.ours and concerned and (not only or known.network_id in only):
-            lines += _of_network(world, world.oned.network(known.network_id))
+            lines += _of_network(world, world.with_leases(known.network_id))
     return lines
 
 

@@ -14,7 +14,7 @@ from ..errors import AwsOvsError
 from ..objects import Network
 from . import follow, hosts, mesh, pools, validation
 from .plan import Outcome, Plan
-from .world import ADDRESSES, HOSTS, World
+from .world import ADDRESSES, HOSTS, NETWORKS, World
 
 
 class Stage(NamedTuple):
@@ -26,11 +26,11 @@ class Stage(NamedTuple):
 
 
 def _pool(network: Network) -> Callable[[World], Plan]:
-    return lambda world: pools.plan(world, world.oned.network(network.network_id))
+    return lambda world: pools.plan(world, world.with_leases(network.network_id))
 
 
 def _pools(world: World) -> dict[int, Stage]:
-    changes = ("networks", *ADDRESSES)
+    changes = (*NETWORKS, *ADDRESSES)
     return {one.network_id: Stage(f"pool {one.name}", _pool(one), changes) for one in pools.pools(world)}
 
 

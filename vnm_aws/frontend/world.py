@@ -15,6 +15,7 @@ from . import settings as settings_file
 from .settings import Settings
 
 _T = TypeVar("_T")
+_PAGE = 500
 
 INSTANCE_ID, TYPE, ENI_ID, VTEP = "EC2_INSTANCE_ID", "EC2_INSTANCE_TYPE", "EC2_ENI_ID", "VXLAN_TEP"
 STATE, TERMINATED = "EC2_INSTANCE_STATE", "terminated"
@@ -59,9 +60,33 @@ class World:
         return self.oned.networks()
 
     @cached_property
+    def _with_leases(self) -> dict[int, Network]:
+        return {}
+
+    def with_leases(self, network_id: int) -> Network:
+        """A network, with the leases of its address ranges."""
+        if network_id not in self._with_leases:
+            self._with_leases[network_id] = self.oned.network(network_id)
+        return self._with_leases[network_id]
+
+    @cached_property
     def vms(self) -> list[Vm]:
-        """The active VMs that have addresses in AWS."""
-        return [vm for vm in self.oned.vms() if vm.addresses]
+        """The VMs on hosts that have addresses in AWS.
+
+        A VM has them from a network whose ranges have them, and a lease there. oned gives pages of VMs, of which only those
+        are asked for that have such a VM; IDs from the hosts make the pages, so that VMs that come and go shift none.
+        """
+        leased = {
+            vm_id
+            for known in self.networks
+            if known.ours and known.values_of_ranges(PRIVATE)
+            for held in self.with_leases(known.network_id).ranges
+            for vm_id in held.leases
+        }
+        on_hosts = sorted(vm_id for host in self.hosts for vm_id in host.vms)
+        pages = [on_hosts[start : start + _PAGE] for start in range(0, len(on_hosts), _PAGE)]
+        found = (vm for page in pages if leased & set(page) for vm in self.oned.vms(page[0], page[-1]))
+        return [vm for vm in found if vm.addresses]
 
     @cached_property
     def instances(self) -> dict[str, Instance]:
@@ -137,9 +162,10 @@ class World:
             vars(self).pop(name, None)
 
 
+NETWORKS = ("networks", "_with_leases")
 HOSTS = ("hosts", "host_of_eni", "limits")
 ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
-"""What to forget after a change of hosts, and of addresses in EC2."""
+"""What to forget after a change of networks, of hosts, and of addresses in EC2."""
 
 
 def _only(found: list[_T], what: str, command: str) -> _T:
