@@ -1,10 +1,11 @@
 # The two commands of the README are `make demo` and `make test`; both set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lab lint bench replay clean
+.PHONY: help setup demo test unit frontend lab lint bench replay clean
 
 PYTHON := .venv/bin/python
 CODE := $(wildcard vnm_aws tests bench)
-SHELL_SCRIPTS := install.sh tests/bootstrap .ci/run $(filter-out %.md,$(wildcard remotes/vnm/aws_ovs/*))
+SHELL_SCRIPTS := install.sh tests/bootstrap .ci/run share/bash-completion/oneaws \
+	$(wildcard remotes/im/*/*/*/*.sh) $(filter-out %/vnet_create %/vnet_delete,$(wildcard remotes/vnm/aws_ovs/*))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -16,10 +17,13 @@ setup: ## install what demo and test need: Debian packages and .venv
 demo: setup ## run the main job in the lab and draw what was measured
 	$(PYTHON) -m tests.lab.demo
 
-test: lint unit lab ## all tests
+test: lint unit frontend lab ## all tests
 
 unit: setup ## tests that need neither root nor Open vSwitch
 	$(PYTHON) -m pytest -q tests/unit
+
+frontend: setup ## tests of the front-end half, with an EC2 and an oned over HTTP
+	$(PYTHON) -m pytest -q -n auto --dist loadfile tests/frontend
 
 lab: setup ## tests with real packets on the lab's hosts
 	$(PYTHON) -m pytest -q tests/lab

@@ -34,6 +34,7 @@ setup(
         ],
         "test": [
             "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             # Exact: the tests correct this release's EC2 backend where it differs from EC2.
             "moto[ec2,server]==5.2.5",
