@@ -18,23 +18,35 @@ RUN=/run/aws_ovs
 ONED_CONF=/etc/one/oned.conf
 REMOTES=/var/lib/one/remotes
 DRIVER=$REMOTES/vnm/aws_ovs
+HOOKS=$REMOTES/hooks/aws_ovs
+PROBES=im/kvm-probes.d/host/system # below remotes; OpenNebula's qemu-probes.d is a link to kvm-probes.d
 CONFIG=$REMOTES/etc/vnm/aws_ovs.yaml
-SHIPPED=$LIB/aws_ovs.yaml # the configuration as it was installed last, to tell an edited one
+SETTINGS=/etc/one/aws_ovs.yaml
+SHIPPED=$LIB/aws_ovs.yaml # the two as they were installed last, to tell edited ones
+SHIPPED_SETTINGS=$LIB/settings.yaml
+SHARE=/usr/share/aws_ovs
+KEPT=/var/lib/one/aws_ovs # what the front-end half remembers; it can all be found out again
+UNITS=/usr/lib/systemd/system
+TIMER=aws_ovs-reconcile.timer
+ENABLED=/etc/systemd/system/timers.target.wants/$TIMER
+COMPLETIONS=/usr/share/bash-completion/completions
 BACKUP=$ONED_CONF.before-aws_ovs
 
 usage() {
     cat <<END
 Usage: install.sh --frontend | --node | --uninstall [--frontend] [--node]   [--dry-run]
 
-  --frontend   on the OpenNebula front-end: the driver's scripts and configuration among OpenNebula's remotes,
-               the command oneaws, and the driver's lines in $ONED_CONF
+  --frontend   on the OpenNebula front-end: the driver's scripts, hooks, probe and configuration among OpenNebula's
+               remotes, $SETTINGS, the command oneaws and its timer, and the driver's lines in
+               $ONED_CONF
   --node       on a KVM host: the program $PROGRAM, its sudoers rule and directories
-  --uninstall  remove what is installed, or only the part named; an edited configuration stays
+  --uninstall  remove what is installed, or only the part named; edited configurations stay, and so do the hooks in
+               OpenNebula, which 'oneaws hooks remove' removes before
   --dry-run    print each change, make none
   --help       print this text
 
-Both parts may be on one machine. No service is started or stopped. Python packages come from where pip is
-configured to find them (PIP_INDEX_URL, PIP_NO_INDEX and PIP_FIND_LINKS are honoured).
+Both parts may be on one machine. No service is started, and only the timer is stopped, when it is removed.
+Python packages come from where pip is configured to find them (PIP_INDEX_URL, PIP_NO_INDEX and PIP_FIND_LINKS are honoured).
 END
 }
 
@@ -82,12 +94,22 @@ _link() {
     mv -fT "$2.aws_ovs-new" "$2"
 }
 
+put_all() { # FROM TO MODE USER:GROUP: the files of a directory into another
+    local file
+    for file in "$1"/*; do put "$file" "$2/${file##*/}" "${@:3}"; done
+}
+
 drop() { # PATH...: files, or links
     local path
     for path; do
         [[ ! -e $path && ! -L $path ]] || change "remove $path" rm -f "$path"
         [[ ! -e $path.aws_ovs-new ]] || change "remove $path.aws_ovs-new" rm -f "$path.aws_ovs-new"
     done
+}
+
+drop_all() { # FROM TO: what put_all brings
+    local file
+    for file in "$1"/*; do drop "$2/${file##*/}"; done
 }
 
 drop_empty() { # DIRECTORY WHAT: a directory, unless it still holds something
@@ -103,6 +125,8 @@ drop_empty() { # DIRECTORY WHAT: a directory, unless it still holds something
 # (scripts in it name the path), and the link says which is in use.
 environment() {
     local extras="" version wanted previous old
+    [[ -z $ENVIRONMENT ]] || return 0
+    ENVIRONMENT=yes
     [[ -z $FRONTEND && ! -L $ONEAWS ]] || extras=frontend
     version=$($PYTHON -IS -c 'import sys; print(*sys.version_info[:3])')
     wanted=venv-$({
@@ -202,34 +226,96 @@ _copy() { # CONTENT LIKE TO: a file with the owner, mode and attributes of anoth
     mv -fT "$3.aws_ovs-new" "$3"
 }
 
-configuration() { # an edited one is the administrator's
-    local new=$SOURCE/remotes/etc/vnm/aws_ovs.yaml owner=$1
-    if [[ ! -e $CONFIG ]] || cmp -s "$CONFIG" "$SHIPPED" || cmp -s "$CONFIG" "$new"; then
-        put "$new" "$CONFIG" 644 "$owner"
-    elif ! cmp -s "$new" "$SHIPPED"; then
-        put "$new" "$CONFIG.new" 644 "$owner"
-        echo "kept: $CONFIG, which has been edited; compare it with $CONFIG.new"
+configuration() { # NEW INSTALLED SHIPPED MODE USER:GROUP: an edited one is the administrator's
+    local new=$1 installed=$2 shipped=$3
+    if [[ ! -e $installed ]] || cmp -s "$installed" "$shipped" || cmp -s "$installed" "$new"; then
+        put "$new" "$installed" "${@:4}"
+    elif ! cmp -s "$new" "$shipped"; then
+        put "$new" "$installed.new" "${@:4}"
+        echo "kept: $installed, which has been edited; compare it with $installed.new"
     fi
-    put "$new" "$SHIPPED" 644 root:root
+    put "$new" "$shipped" 644 root:root
+}
+
+drop_configuration() { # INSTALLED SHIPPED
+    drop "$1.new"
+    if [[ ! -e $1 ]] || cmp -s "$1" "$2"; then
+        drop "$1"
+    else
+        echo "left: $1, which has been edited; remove it with: rm $1"
+    fi
+    drop "$2"
+}
+
+remotes_directory() { # PATH USER:GROUP: below the remotes, with its parents; what is there is OpenNebula's
+    local part path=$REMOTES
+    for part in ${1//\// }; do
+        path=$path/$part
+        [[ -d $path ]] || directory "$path" 755 "$2"
+    done
+}
+
+share() { # what oneaws and the administrator read: hook templates, network templates, the IAM policy
+    local kind file
+    directory "$SHARE" 755 root:root
+    for kind in hooks vnet aws; do
+        directory "$SHARE/$kind" 755 root:root
+        put_all "$SOURCE/share/$kind" "$SHARE/$kind" 644 root:root
+        for file in "$SHARE/$kind"/*; do
+            [[ -e $SOURCE/share/$kind/${file##*/} ]] || drop "$file" # of an earlier version
+        done
+    done
+}
+
+units() {
+    local before=$CHANGES
+    [[ -d $UNITS ]] || return 0
+    put_all "$SOURCE/share/systemd" "$UNITS" 644 root:root
+    [[ $CHANGES == "$before" ]] || reload_units
+}
+
+drop_units() {
+    local before=$CHANGES
+    if [[ -L $ENABLED && -d /run/systemd/system ]]; then
+        change "stop and disable $TIMER" systemctl --quiet disable --now "$TIMER"
+    fi
+    drop "$ENABLED"
+    drop_all "$SOURCE/share/systemd" "$UNITS"
+    [[ $CHANGES == "$before" ]] || reload_units
+}
+
+reload_units() {
+    [[ ! -d /run/systemd/system ]] || change "let systemd read its units again" systemctl daemon-reload
 }
 
 install_frontend() {
-    local owner script
+    local owner group
     [[ -f $ONED_CONF ]] || fail "$ONED_CONF is not there; install the OpenNebula front-end first, or say --node on a host"
     [[ -d $REMOTES ]] || fail "$REMOTES is not there; install the OpenNebula front-end first"
-    owner=oneadmin:$(id -gn oneadmin)
+    group=$(id -gn oneadmin) owner=oneadmin:$group
+    command -v ssh >/dev/null || echo "warning: ssh is not there, by which the hosts get their peers; run 'apt-get install openssh-client'" >&2
     environment
     link "$LIB/venv/bin/oneaws" "$ONEAWS"
-    [[ -d $REMOTES/vnm ]] || directory "$REMOTES/vnm" 755 "$owner"
+    remotes_directory vnm "$owner"
     directory "$DRIVER" 755 "$owner"
-    for script in "$SOURCE"/remotes/vnm/aws_ovs/*; do
-        put "$script" "$DRIVER/${script##*/}" 755 "$owner"
-    done
-    [[ -d $REMOTES/etc/vnm ]] || directory "$REMOTES/etc/vnm" 755 "$owner"
-    configuration "$owner"
+    put_all "$SOURCE/remotes/vnm/aws_ovs" "$DRIVER" 755 "$owner"
+    remotes_directory hooks "$owner"
+    directory "$HOOKS" 755 "$owner"
+    put_all "$SOURCE/hooks/aws_ovs" "$HOOKS" 755 "$owner"
+    remotes_directory "$PROBES" "$owner"
+    put "$SOURCE/remotes/$PROBES/aws_ovs.sh" "$REMOTES/$PROBES/aws_ovs.sh" 755 "$owner"
+    remotes_directory etc/vnm "$owner"
+    configuration "$SOURCE/remotes/etc/vnm/aws_ovs.yaml" "$CONFIG" "$SHIPPED" 644 "$owner"
+    configuration "$SOURCE/share/etc/aws_ovs.yaml" "$SETTINGS" "$SHIPPED_SETTINGS" 640 "root:$group"
+    share
+    units
+    [[ ! -d $COMPLETIONS ]] || put "$SOURCE/share/bash-completion/oneaws" "$COMPLETIONS/oneaws" 644 root:root
     oned_conf install
     if [[ $CHANGES -gt 0 && -z $DRY_RUN ]]; then
-        echo "Now restart OpenNebula (systemctl restart opennebula) and run 'onehost sync -f' as oneadmin."
+        cat <<END
+Now look at $SETTINGS, restart OpenNebula (systemctl restart opennebula), and as oneadmin run
+'onehost sync -f' and 'oneaws hooks register'. Then, as root: systemctl enable --now $TIMER
+END
     fi
 }
 
@@ -249,17 +335,21 @@ install_node() {
 }
 
 uninstall_frontend() {
-    local script
+    local directory
     [[ ! -f $ONED_CONF ]] || oned_conf remove
-    for script in "$SOURCE"/remotes/vnm/aws_ovs/*; do drop "$DRIVER/${script##*/}"; done
+    drop_units
+    [[ ! -d $HOOKS ]] || echo "left: the hooks in OpenNebula, if there are any; 'onehook list' shows them as aws_ovs-..., remove them with 'onehook delete'"
+    drop_all "$SOURCE/hooks/aws_ovs" "$HOOKS"
+    drop_empty "$HOOKS" "files that are not the driver's"
+    drop "$REMOTES/$PROBES/aws_ovs.sh"
+    drop_all "$SOURCE/remotes/vnm/aws_ovs" "$DRIVER"
     drop_empty "$DRIVER" "files that are not the driver's"
-    drop "$CONFIG.new"
-    if [[ ! -e $CONFIG ]] || cmp -s "$CONFIG" "$SHIPPED"; then
-        drop "$CONFIG"
-    else
-        echo "left: $CONFIG, which has been edited; remove it with: rm $CONFIG"
-    fi
-    drop "$SHIPPED" "$ONEAWS"
+    drop_configuration "$CONFIG" "$SHIPPED"
+    drop_configuration "$SETTINGS" "$SHIPPED_SETTINGS"
+    for directory in "$SHARE" "$KEPT"; do
+        [[ ! -d $directory ]] || change "remove $directory" rm -rf "$directory"
+    done
+    drop "$COMPLETIONS/oneaws" "$ONEAWS"
 }
 
 uninstall_node() {
@@ -272,7 +362,7 @@ uninstall_node() {
     drop_empty "$STATE" "the list of peers"
 }
 
-FRONTEND="" NODE="" UNINSTALL="" DRY_RUN=""
+FRONTEND="" NODE="" UNINSTALL="" DRY_RUN="" ENVIRONMENT=""
 for option; do
     case $option in
     --frontend) FRONTEND=yes ;;

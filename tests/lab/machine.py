@@ -12,12 +12,34 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKOUT = "/opt/aws_ovs"
 CONFIG = "/var/lib/one/remotes/etc/vnm/aws_ovs.yaml"
 ONED_CONF = "/etc/one/oned.conf"
+SETTINGS = "/etc/one/aws_ovs.yaml"
 SHIMS = "/var/lib/one/remotes/vnm/aws_ovs"
+HOOKS = "/var/lib/one/remotes/hooks/aws_ovs"
+PROBE = "/var/lib/one/remotes/im/kvm-probes.d/host/system/aws_ovs.sh"
+SHARE = "/usr/share/aws_ovs"
+UNITS = "/usr/lib/systemd/system"
+TIMER = "aws_ovs-reconcile.timer"
+COMPLETIONS = "/usr/share/bash-completion/completions"
+
+# In OpenNebula's syntax. One attribute is there, one only in a comment, and one only in the value of another.
+PLAIN = """\
+LOG = [ SYSTEM = "file", DEBUG_LEVEL = 3 ]
+VN_MAD_CONF = [
+    NAME        = "bridge",
+    BRIDGE_TYPE = "linux"
+]
+INHERIT_VNET_ATTR       = "MTU"
+  # INHERIT_VNET_ATTR     = "AWS_PRIVATE_IP"
+INHERIT_VNET_ATTR       = "GATEWAY_OF_OTHERS"
+# VN_MAD_CONF = [ NAME = "aws_ovs", BRIDGE_TYPE = "linux" ]
+"""
 
 # This machine may have the driver, or a user oneadmin: what install.sh meets must not depend on that.
-_SOURCES = ["install.sh", "setup.py", "pyproject.toml", "README.md", "LICENSE", "vnm_aws", "remotes", "share"]
+_SOURCES = ["install.sh", "setup.py", "pyproject.toml", "README.md", "LICENSE", "vnm_aws", "remotes", "share", "hooks"]
 _PREPARE = f"""
 rm -rf /usr/lib/aws_ovs /usr/sbin/aws-ovs /usr/bin/oneaws /var/lib/aws_ovs /var/lib/one /etc/one /etc/sudoers.d/aws_ovs
+rm -rf {SHARE} {UNITS}/aws_ovs-* /etc/systemd/system/*.wants/aws_ovs-* {COMPLETIONS}/oneaws
+mkdir -p {UNITS} {COMPLETIONS}
 rm -f /etc/sysctl.d/60-aws_ovs.conf /usr/lib/tmpfiles.d/aws_ovs.conf
 rm -f /etc/resolv.conf
 getent passwd oneadmin >/dev/null || useradd --system --home-dir /var/lib/one --shell /bin/bash --user-group oneadmin

@@ -42,6 +42,12 @@ class Play:
         with self._lock:
             self._state.hosts[host_id].set_state(state)
 
+    def monitored(self, host_id: int, printed: str) -> None:
+        """Put what a host's probes printed, a template, into that of the host, which is then MONITORED."""
+        with self._lock:
+            self._state.hosts[host_id].set_state(2)
+            self._state.hosts[host_id].template.merge(parse(printed))
+
     def set_raft_state(self, state: int, server_id: int = 0) -> None:
         """What one.zone.raftstatus says: 0 alone, 1 candidate, 2 follower, 3 leader."""
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lxml import etree
@@ -233,3 +233,22 @@ def _short_history(root: etree._Element) -> str:
         for name in ("OID", "SEQ", "HOSTNAME", "HID", "CID", "DS_ID", "VM_MAD", "TM_MAD", "ACTION")
     )
     return f"<HISTORY_RECORDS><HISTORY>{texts}</HISTORY></HISTORY_RECORDS>"
+
+
+def give_nics(root: etree._Element, nics: Sequence[Mapping[str, str]]) -> None:
+    """Give a VM these NICs of the driver instead of those it has; one of them lends the rest of its attributes."""
+    template = root.find("TEMPLATE")
+    recorded = root.find("TEMPLATE/NIC[VN_MAD='aws_ovs']")
+    assert template is not None
+    assert recorded is not None
+    for old in (*template.findall("NIC"), *template.findall("NIC_ALIAS")):
+        template.remove(old)
+    for number, values in enumerate(nics):
+        nic = etree.fromstring(etree.tostring(recorded))
+        for key in ("AWS_PRIVATE_IP", "EXTERNAL_IP", "AWS_ALLOCATION_ID"):
+            for old in nic.findall(key):
+                nic.remove(old)
+        for key, value in {"NIC_ID": str(number), **values}.items():
+            found = nic.find(key)
+            (etree.SubElement(nic, key) if found is None else found).text = value
+        template.append(nic)

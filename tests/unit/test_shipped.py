@@ -1,0 +1,167 @@
+"""The files in share/, hooks/ and remotes/ that no Python imports: that they fit the code, and OpenNebula."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from vnm_aws.frontend import settings
+from vnm_aws.frontend.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+SHARE = REPOSITORY / "share"
+SETTINGS = SHARE / "etc/aws_ovs.yaml"
+HOOKS = sorted((SHARE / "hooks").glob("*.hook"))
+LAUNCHERS = sorted((REPOSITORY / "hooks/aws_ovs").iterdir())
+TEMPLATES = sorted((SHARE / "vnet").glob("*.tmpl"))
+UNITS = sorted((SHARE / "systemd").iterdir())
+
+# What oned takes as the state of a host, and of a network.
+_STATES = {"HOST": {"MONITORED", "ERROR", "OFFLINE", "DISABLED", "INIT"}, "NET": {"READY", "ERROR"}}
+
+# Of boto3's client.
+_NO_ACTIONS = {"get_paginator", "meta"}
+
+
+def template(path: Path) -> dict[str, str]:
+    """The attributes of a template in OpenNebula's syntax, as far as ours need it: a `NAME = "value"` or vector a line."""
+    values: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        found = re.fullmatch(r'([A-Z_]+) *= *(?:"([^"]*)"|\[ (.*) \])', line)
+        assert found, f"{path.name}: {line}"
+        assert found[1] not in values, f"{path.name}: {line}"
+        values[found[1]] = found[2] if found[2] is not None else found[3]
+    return values
+
+
+@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.stem)
+def test_a_hook_is_one_that_opennebula_can_run(path: Path) -> None:
+    hook = template(path)
+    assert hook["NAME"] == f"aws_ovs-{path.stem}"
+    command = REPOSITORY / "hooks" / hook["COMMAND"]
+    assert command.is_file(), f"{path.name}: OpenNebula looks for it below its own hooks"
+    assert os.access(command, os.X_OK)
+    # An argument longer than 128 KiB cannot be passed, and credentials are on the front-end only.
+    assert hook["ARGUMENTS_STDIN"] == "YES"
+    assert hook["REMOTE"] == "NO"
+    if hook["TYPE"] == "api":
+        assert hook["CALL"].startswith("one.")
+        assert hook["ARGUMENTS"] == "$API"
+        return
+    assert hook["TYPE"] == "state"
+    assert hook["ARGUMENTS"] == "$TEMPLATE"
+    if hook["RESOURCE"] == "VM":
+        # oned refuses STATE and LCM_STATE without ON="CUSTOM".
+        assert hook["ON"] == "RUNNING"
+        assert not {"STATE", "LCM_STATE"} & set(hook)
+    else:
+        assert hook["STATE"] in _STATES[hook["RESOURCE"]]
+
+
+def test_every_hook_script_has_a_hook_and_is_the_same_file() -> None:
+    commands = {template(path)["COMMAND"] for path in HOOKS}
+    assert commands == {f"aws_ovs/{path.name}" for path in LAUNCHERS}
+    links = [path for path in LAUNCHERS if path.is_symlink()]
+    assert len(links) == len(LAUNCHERS) - 1
+    assert {path.resolve().parent for path in LAUNCHERS} == {LAUNCHERS[0].parent}
+    assert not [path for path in links if os.readlink(path).startswith("/")]
+
+
+@pytest.mark.parametrize(
+    "path", [LAUNCHERS[0], REPOSITORY / "remotes/vnm/aws_ovs/vnet_create"], ids=lambda path: path.name
+)
+def test_a_launcher_runs_with_the_systems_own_python(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("#!/usr/bin/python3 -IS\n")
+    tree = ast.parse(text, feature_version=(3, 10))
+    outside = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in outside}
+    assert names == {"sys", "posix"}, "what may be missing is imported where that is caught"
+
+
+def test_the_settings_file_has_every_key_with_its_default_and_explains_it() -> None:
+    assert settings.load(str(SETTINGS)) == Settings()
+    lines = SETTINGS.read_text().splitlines()
+    at = {line.partition(":")[0]: number for number, line in enumerate(lines) if re.match(r"[a-z]", line)}
+    assert list(at) == list(Settings()._asdict())
+    # One comment may be for keys that follow each other.
+    assert not [
+        key for key, number in at.items() if not lines[number - 1].startswith("#") and number - 1 not in at.values()
+    ]
+
+
+def _called() -> tuple[set[str], set[str]]:
+    """The EC2 actions that the code names when it calls them, and those whose boto3 methods it uses."""
+    names, methods = set(), set()
+    for node in ast.walk(ast.parse((REPOSITORY / "vnm_aws/ec2.py").read_text())):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="_call" | "_pages"), args=[ast.Constant(value=str(name)), *_]):
+                names.add(f"ec2:{name}")
+            case ast.Attribute(value=ast.Attribute(attr="_client"), attr=method) if method not in _NO_ACTIONS:
+                methods.add(method)
+            case ast.Constant(value=str(method)) if method.startswith("describe_"):
+                methods.add(method)
+    return names, {"ec2:" + method.title().replace("_", "") for method in methods}
+
+
+def test_the_policy_allows_what_the_code_calls_and_no_more() -> None:
+    policy = json.loads((SHARE / "aws/iam-policy.json").read_text())
+    assert policy["Version"] == "2012-10-17"
+    allowed: set[str] = set()
+    for statement in policy["Statement"]:
+        actions = statement["Action"]
+        allowed |= {actions} if isinstance(actions, str) else set(actions)
+        assert statement["Effect"] == "Allow"
+        assert statement["Condition"], "nothing is allowed everywhere"
+        # Only describe actions know no resources.
+        assert statement["Resource"] != "*" or all(action.startswith("ec2:Describe") for action in actions)
+    named, used = _called()
+    assert allowed == named
+    assert allowed == used
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_is_well_formed(path: Path) -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(path.read_text())
+    kind = path.suffix.removeprefix(".").capitalize()
+    assert set(unit.sections()) <= {"Unit", kind, "Install"}
+    assert unit["Unit"]["Description"].startswith("aws_ovs: ")
+
+
+def test_the_timer_runs_the_reconciler_as_oneadmin() -> None:
+    timer, service = SHARE / "systemd/aws_ovs-reconcile.timer", SHARE / "systemd/aws_ovs-reconcile.service"
+    assert timer.stem == service.stem
+    text = service.read_text()
+    assert "\nType=oneshot\n" in text
+    assert "\nUser=oneadmin\n" in text
+    assert "\nExecStart=/usr/bin/oneaws reconcile\n" in text
+    assert "\nWantedBy=timers.target\n" in timer.read_text()
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_a_network_template_is_one_of_the_driver(path: Path) -> None:
+    network = template(path)
+    assert network["VN_MAD"] == "aws_ovs"
+    assert int(network["GUEST_MTU"]) == 1450
+    assert network["GATEWAY"].startswith(network["NETWORK_ADDRESS"].removesuffix("0"))
+    # An Elastic IP pool gets its address ranges from the driver.
+    assert ("AWS_EIP_POOL" in network) != ("AR" in network)
+
+
+def test_every_verb_of_the_program_is_one_that_sudo_allows() -> None:
+    from vnm_aws.driver import main
+
+    allowed = re.findall(r"/usr/sbin/aws-ovs (\w+)((?: --?\w+| \*)?)", (SHARE / "sudoers/aws_ovs").read_text())
+    wanted = {(verb, " *" if count else "") for verb, count in main._ARGUMENTS.items()}
+    wanted |= {(verb, f" {option}") for verb, options in main._OPTIONS.items() for option in options}
+    assert set(allowed) == wanted
