@@ -34,34 +34,30 @@ def front_end(fresh_lab: Lab) -> Iterator[FrontEnd]:
         yield started
 
 
-def _peers(lab: Lab, host: str) -> dict[str, object]:
-    shown = json.loads(lab.hosts[host].run(["aws-ovs", "show", "--json"]).stdout)
-    return {peer["name"]: peer["tunnel"] for peer in shown["peers"]}
-
-
 def test_hosts_register_and_get_their_peers_over_ssh(fresh_lab: Lab, front_end: FrontEnd) -> None:
     front_end.create_network(NETWORK)
     front_end.sshds["h3"].reachable = False
     failed = front_end.oneaws("reconcile", code=1)
     assert "1 of 3 hosts did not take the peer list (h3: " in failed.stderr
-    assert _peers(fresh_lab, "h1") == {"h1": "self", "h2": True, "h3": True}
-    assert _peers(fresh_lab, "h3") == {}
+    assert fresh_lab.tunnels("h2") == {"h1": "up", "h2": "self", "h3": "down"}
+    assert fresh_lab.tunnels("h3") == {}
     front_end.sshds["h3"].reachable = True
     front_end.oneaws("reconcile")
-    assert _peers(fresh_lab, "h3") == {"h1": True, "h2": True, "h3": "self"}
+    assert fresh_lab.tunnels("h3") == {"h1": "up", "h2": "up", "h3": "self"}
     assert front_end.oneaws("reconcile").stdout == "Nothing to change.\n"
 
     for name in fresh_lab.hosts:
+        assert "down" not in fresh_lab.tunnels(name).values()
         front_end.monitor(name)
     shown = json.loads(front_end.oneaws("mesh", "show", "--json").stdout)
     assert [(one["NAME"], one["LIST"], one["UP"], one["DOWN"], one["ERROR"]) for one in shown] == [
-        (name, "ok", "2", "0", "-") for name in ("h3", "h2", "h1")
+        (name, "ok", "2", "0", "-") for name in ("h1", "h2", "h3")
     ]
 
     # Made anew, with the same name and address, it knows nothing; OpenNebula says that it is back.
     fresh_lab.hosts["h2"].run(["aws-ovs", "peers"], stdin='{"peers": []}')
     front_end.hook("host_state", front_end.oned.document("HOST", front_end.host_id("h2")))
-    assert _peers(fresh_lab, "h2") == {"h1": True, "h2": "self", "h3": True}
+    assert fresh_lab.tunnels("h2") == {"h1": "up", "h2": "self", "h3": "up"}
 
 
 def test_an_elastic_ip_follows_its_vm(fresh_lab: Lab, front_end: FrontEnd) -> None:

@@ -47,6 +47,7 @@ def mesh(lab: Lab) -> str:
 
 
 def test_it_reports_what_the_front_end_needs_to_know(fresh_lab: Lab, host: Host) -> None:
+    fresh_lab.tunnels(host.name)
     assert probe(host) == {
         "VERSION": __version__,
         "VTEP": host.instance.private_ip,
@@ -62,6 +63,7 @@ def test_it_reports_what_the_front_end_needs_to_know(fresh_lab: Lab, host: Host)
 def test_a_tunnel_that_is_not_there_is_down(fresh_lab: Lab, host: Host) -> None:
     ports = host.run(["ovs-vsctl", "list-ports", "aws_ovs"]).stdout.split()
     first, second = [name for name in ports if name.startswith("vx-")]
+    fresh_lab.tunnels(host.name)
     host.run(["ovs-vsctl", "del-port", "aws_ovs", first])
     assert (probe(host)["PEERS_UP"], probe(host)["PEERS_DOWN"]) == ("1", "1")
     # One that Open vSwitch cannot set up counts as well.

@@ -28,8 +28,9 @@ The node's part of the aws_ovs network driver. OpenNebula calls, with a VM docum
 The front-end and administrators call:
   peers [--apply]         follow the peer list (JSON) on stdin, or the stored one again
   probe                   what OpenNebula's monitoring is to know of this node
+  check [--json]          print what is not as it should be, with remedies; exit code 1 if there is anything
   restore                 build everything that should be on this node; what is right stays
-  show [--json]           peers, guest ports and their addresses
+  show [--json]           peers with tunnels, networks, VMs with addresses, counters
 
 Options:
   --dry-run   print the changes, make none
@@ -41,9 +42,10 @@ Files: /var/tmp/one/etc/vnm/aws_ovs.yaml, /var/lib/aws_ovs/peers.json, /run/aws_
 """
 
 _ARGUMENTS = {
-    "pre": 0, "post": 2, "clean": 1, "update_sg": 1, "update_nic": 2, "peers": 0, "probe": 0, "restore": 0, "show": 0,
+    "pre": 0, "post": 2, "clean": 1, "update_sg": 1, "update_nic": 2, "peers": 0, "probe": 0, "check": 0, "restore": 0,
+    "show": 0,
 }  # fmt: skip
-_OPTIONS = {"peers": {"--apply"}, "show": {"--json"}}
+_OPTIONS = {"peers": {"--apply"}, "check": {"--json"}, "show": {"--json"}}
 _WORD = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
 
 
@@ -72,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     started = time.monotonic()
     try:
-        _run(verb, options)
+        code = _run(verb, options)
     except AwsOvsError as bad:
         return _fail(verb, str(bad))
     except KeyboardInterrupt:
@@ -82,19 +84,19 @@ def main(argv: list[str] | None = None) -> int:
             _log(syslog.LOG_ERR, line)
         return _fail(verb, f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")
     _log(syslog.LOG_INFO, f"{verb} {' '.join(arguments)}: done in {(time.monotonic() - started) * 1000:.0f} ms")
-    return 0
+    return code
 
 
-def _run(verb: str, options: set[str]) -> None:
+def _run(verb: str, options: set[str]) -> int:
     if verb == "probe":
         from . import probe
 
         probe.run()
-        return
+        return 0
     # The document comes first: nothing is read, locked or changed for one that is not valid.
     document = (
         sys.stdin.buffer.read(_stdin_limit())
-        if verb != "restore" and verb != "show" and "--apply" not in options
+        if verb not in ("check", "restore", "show") and "--apply" not in options
         else None
     )
     vm = None
@@ -126,10 +128,15 @@ def _run(verb: str, options: set[str]) -> None:
             peers.run(node, document)
         elif verb == "restore":
             node.restore()
+        elif verb == "check":
+            from . import check
+
+            return check.run(node, as_json="--json" in options)
         else:
             from . import show
 
             show.run(node, as_json="--json" in options)
+    return 0
 
 
 def _stdin_limit() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .. import __version__, config, files
@@ -65,6 +66,8 @@ class Node:
     def commit(self, plan: bridges.Plan) -> None:
         """Carry out a plan and wait for ovs-vswitchd; a dry run prints it."""
         if self.dry_run:
+            for reason in plan.reasons:
+                print("#", reason)
             for operation in plan.operations:
                 print("ovsdb", json.dumps(operation))
         else:
@@ -85,10 +88,10 @@ class Node:
         It is not before the first VM, after a restart of ovs-vswitchd (which forgets all flows), and when the
         configuration, the ENI or the driver's version has changed.
         """
-        if read_marker() != self._marker() and not self.dry_run:
+        if read_marker() != self.marker() and not self.dry_run:
             self.restore()
 
-    def _marker(self) -> dict[str, Any]:
+    def marker(self) -> dict[str, Any]:
         return {
             "version": __version__,
             "config": list(self.config),
@@ -101,19 +104,26 @@ class Node:
         from ..underlay import kernel  # costs 170 ms
 
         ports = state.everything()
-        self.commit(bridges.plan_overlay(self.db, self.config.datapath_type, self.config.internet_mtu))
-        if ports:
-            networks = {(port.bridge, port.vni) for port in ports}
-            self.commit(bridges.plan_networks(self.db, networks, self.config.datapath_type))
-        self.commit(tunnels.plan(self.db, tunnels.load(), self.underlay.address))
+        for plan in self.plans(ports):
+            self.commit(plan)
         settings = self.config
         if not self.dry_run:
             kernel.ensure(self.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
-        self.flow(self._all_flows(ports))
+        self.flow(self.all_flows(ports))
         if not self.dry_run:
-            files.replace(MARKER, json.dumps(self._marker()))
+            files.replace(MARKER, json.dumps(self.marker()))
 
-    def _all_flows(self, ports: list[GuestPort]) -> openflow.Bundles:
+    def plans(self, ports: list[GuestPort]) -> Iterator[bridges.Plan]:
+        """What makes bridges, patch ports and tunnels those that the peers and these ports need, one after the other."""
+        yield bridges.plan_overlay(self.db, self.config.datapath_type, self.config.internet_mtu)
+        if ports:
+            networks = {(port.bridge, port.vni) for port in ports}
+            yield bridges.plan_networks(self.db, networks, self.config.datapath_type)
+        yield tunnels.plan(self.db, tunnels.load(), self.underlay.address)
+        yield bridges.plan_guests(self.db, ports)
+
+    def all_flows(self, ports: list[GuestPort]) -> openflow.Bundles:
+        """All flows of the driver's bridges, for ports that are plugged in; they replace what is there."""
         observed = self.observe()
         numbers = {row.name: row.ofport for row in bridges.rows(self.db.transact([bridges.select_role("node")])[0])}
         if self.dry_run and not numbers:

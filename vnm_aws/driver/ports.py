@@ -7,24 +7,13 @@ from collections.abc import Iterable
 
 from ..errors import AwsOvsError
 from ..overlay import openflow, pipeline
-from ..overlay.bridges import OVERLAY, PORT_COLUMNS, ROLE, Row, rows
+from ..overlay.bridges import GUEST_KEYS, OVERLAY, PORT_COLUMNS, Row, guest_ids, rows
 from ..overlay.guest_port import GuestPort, plan
 from ..overlay.ovsdb import Operation, replace_ids, select
 from ..underlay import eni
 from ..vm import Nic, Vm
 from . import state
 from .node import Node, Observed
-
-_KEYS = [ROLE, "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims"]
-
-
-def _ids(port: GuestPort) -> dict[str, str]:
-    return {
-        ROLE: "guest",
-        "aws_ovs-port": f"{port.vm_id}/{port.nic_id}",
-        "aws_ovs-network": f"{port.bridge}/{port.vni}",
-        "aws_ovs-claims": " ".join(port.claims),
-    }
 
 
 def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
@@ -149,10 +138,10 @@ def _move(
     new = [port for port in after if port.nic_id in concerned]
     names = {port.name for port in [*old, *new]}
     operations: list[Operation] = [
-        replace_ids("Interface", [["name", "==", name]], _KEYS, {})
+        replace_ids("Interface", [["name", "==", name]], GUEST_KEYS, {})
         for name in sorted(names - {port.name for port in new})
     ]
-    operations += [replace_ids("Interface", [["name", "==", port.name]], [], _ids(port)) for port in new]
+    operations += [replace_ids("Interface", [["name", "==", port.name]], [], guest_ids(port)) for port in new]
     operations += [select("Interface", [["name", "==", port.name]], PORT_COLUMNS) for port in new]
     operations.append(select("Bridge", [], ["name"]))
     if node.dry_run:
@@ -163,7 +152,7 @@ def _move(
     interfaces = [row for reply in replies if isinstance(reply, list) for row in rows(reply)]
     numbers = {row.name: row.ofport for row in interfaces if row.ofport}
     guests = [row for row in observed.guests if row.name not in names]
-    guests += [Row(port.name, numbers[port.name], _ids(port)) for port in new if port.name in numbers]
+    guests += [Row(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
     now = Observed(guests, observed.patches)
     bundles: openflow.Bundles = {bridge: [] for bridge in [OVERLAY, *(port.bridge for port in [*old, *new])]}
     for lines in bundles.values():

@@ -11,7 +11,7 @@ from ..errors import AwsOvsError
 from ..overlay import tunnels
 from ..overlay.ovsdb import Ovsdb
 from ..underlay import eni
-from . import node, show
+from . import node
 
 _KEYS = ("VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "PEERS_UP", "PEERS_DOWN", "MESH", "ERROR")
 _TIMEOUT = 5.0
@@ -43,12 +43,12 @@ def _gather(values: dict[str, str]) -> None:
     others = [peer for peer in peers if peer.vtep != underlay.address]
     values["MESH"] = tunnels.digest(peers)
     values["PEERS_UP"], values["PEERS_DOWN"] = "0", str(len(others))
-    up = show.tunnels_up(Ovsdb(timeout=_TIMEOUT))
+    seen = tunnels.observe(Ovsdb(timeout=_TIMEOUT))
     vswitchd = node.vswitchd()
     if vswitchd == node.NOT_RUNNING:
         # The database still has the port numbers of the tunnels that were.
         raise AwsOvsError("ovs-vswitchd does not run; start it: systemctl start openvswitch-switch")
-    count = sum(up.get(peer.name, False) for peer in others)
+    count = sum(seen.get(peer.name, tunnels.MISSING).state == "up" for peer in others)
     values["PEERS_UP"], values["PEERS_DOWN"] = str(count), str(len(others) - count)
     made_for = (node.read_marker() or {}).get("ovs-vswitchd", vswitchd)
     if made_for != vswitchd:

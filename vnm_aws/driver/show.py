@@ -6,34 +6,36 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..overlay import bridges, tunnels
-from ..overlay.ovsdb import Ovsdb
+from ..overlay import tunnels
+from ..overlay.guest_port import Mapping
 from . import state
 from .node import Node
 
 
-def tunnels_up(db: Ovsdb) -> dict[str, bool]:
-    """The names of the peers that have a tunnel, and whether ovs-vswitchd has taken it."""
-    found = bridges.rows(db.transact([bridges.select_role("tunnel")])[0])
-    return {row.ids.get("aws_ovs-peer", ""): bool(row.ofport) for row in found}
-
-
 def gather(node: Node) -> dict[str, Any]:
     """Everything that `show` prints, as plain values."""
-    up = tunnels_up(node.db)
+    seen, ports, observed = tunnels.observe(node.db), state.everything(), node.observe()
+    networks = {tuple(row.ids["aws_ovs-network"].rsplit("/", 1)) for row in observed.patches}
+    plugged = {row.name for row in observed.guests if row.ofport}
     return {
         "underlay": node.underlay._asdict(),
         "guest_mtu": node.underlay.guest_mtu(node.config.internet_mtu, leaves=True),
-        "peers": [
+        "peers": [_peer(node, peer, seen.get(peer.name, tunnels.MISSING)) for peer in tunnels.load()],
+        "networks": [
             {
-                "name": peer.name,
-                "vtep": peer.vtep,
-                "tunnel": "self" if peer.vtep == node.underlay.address else up.get(peer.name, False),
+                "bridge": bridge,
+                "vni": int(vni),
+                "ports": sum((port.bridge, port.vni) == (bridge, int(vni)) for port in ports),
             }
-            for peer in tunnels.load()
+            for bridge, vni in sorted(networks)
         ],
-        "ports": [port._asdict() for port in state.everything()],
+        "ports": [{**port._asdict(), "plugged": port.name in plugged} for port in ports],
     }
+
+
+def _peer(node: Node, peer: tunnels.Peer, tunnel: tunnels.Tunnel) -> dict[str, Any]:
+    values = {"name": peer.name, "vtep": peer.vtep, **tunnel._asdict()}
+    return {**values, "state": "self"} if peer.vtep == node.underlay.address else values
 
 
 def run(node: Node, as_json: bool) -> None:
@@ -46,11 +48,17 @@ def run(node: Node, as_json: bool) -> None:
     print(
         f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}, guests up to {everything['guest_mtu']}\n"
     )
-    peers = [
-        (peer["name"], peer["vtep"], {True: "up", False: "missing"}.get(peer["tunnel"], "this node"))
-        for peer in everything["peers"]
-    ]
-    _table(("PEER", "VTEP", "TUNNEL"), peers)
+    counters = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
+    columns = ("name", "vtep", "state", *counters)
+    _table(
+        ("PEER", "VTEP", "TUNNEL", *(name.upper() for name in counters)),
+        [tuple(str(peer[key]) for key in columns) for peer in everything["peers"]],
+    )
+    print()
+    _table(
+        ("BRIDGE", "VNI", "PORTS"),
+        [(one["bridge"], str(one["vni"]), str(one["ports"])) for one in everything["networks"]],
+    )
     print()
     ports = [
         (
@@ -58,7 +66,7 @@ def run(node: Node, as_json: bool) -> None:
             " ".join(one.private_ip for one in port.shared),
         )
         for port in state.everything()
-        for mapping in port.mappings
+        for mapping in port.mappings or (Mapping(" ".join(port.addresses), ""),)
     ]  # fmt: skip
     _table(("VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "OUTSIDE", "SHARED"), ports)
 

@@ -34,10 +34,19 @@ def save(vm_id: int, ports: list[GuestPort]) -> None:
             os.unlink(_path(vm_id))
 
 
-def everything() -> list[GuestPort]:
-    """The ports of all VMs."""
+def _vm_ids() -> list[int]:
     try:
-        names = sorted(os.listdir(DIRECTORY))
+        names = os.listdir(DIRECTORY)
     except FileNotFoundError:
         return []
-    return [port for name in names if name.endswith(".json") for port in load(int(name[:-5]))]
+    return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal())
+
+
+def damaged() -> list[int]:
+    """The VMs whose files say nothing."""
+    return [vm_id for vm_id in _vm_ids() if not load(vm_id)]
+
+
+def everything() -> list[GuestPort]:
+    """The ports of all VMs."""
+    return [port for vm_id in _vm_ids() for port in load(vm_id)]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
+from .guest_port import GuestPort
 from .ovsdb import Operation, Ovsdb, as_dict, as_list, ids_include, ovs_map, ovs_set, replace_ids, select
 from .pipeline import NODE_MAC
 
@@ -53,11 +54,26 @@ def patch_name(bridge: str, vni: int) -> tuple[str, str]:
     return f"p{tail}", f"q{tail}"
 
 
+GUEST_KEYS = [ROLE, "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims"]
+
+
+def guest_ids(port: GuestPort) -> dict[str, str]:
+    """The external_ids of a guest port's interface: the node's index of who has what."""
+    values = ("guest", f"{port.vm_id}/{port.nic_id}", f"{port.bridge}/{port.vni}", " ".join(port.claims))
+    return dict(zip(GUEST_KEYS, values, strict=True))
+
+
 class Plan:
-    """Operations of one transaction, which refer to each other by names."""
+    """Operations of one transaction, which refer to each other by names.
+
+    Attributes:
+        operations: what to do.
+        reasons: what is not as it should be, for people.
+    """
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.reasons: list[str] = []
         self._names = 0
 
     def name(self) -> str:
@@ -102,6 +118,7 @@ class Plan:
 
     def secure(self, name: str, role: str, datapath_type: str) -> None:
         """Take over an existing bridge."""
+        self.reasons.append(f"bridge {name} is not the driver's, or not fail_mode=secure and {datapath_type}")
         where = [["name", "==", name]]
         row = {"fail_mode": "secure", "datapath_type": datapath_type}
         self.operations.append({"op": "update", "table": "Bridge", "where": where, "row": row})
@@ -116,7 +133,8 @@ def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Plan:
         datapath_type: `system` or `netdev`.
         mtu: of aws_gw, the way to the Internet.
     """
-    found, ports = db.transact([_select_bridge(OVERLAY), select_role("node")])
+    columns = ["name", "type", "mac", "mtu_request"]
+    found, ports = db.transact([_select_bridge(OVERLAY), {**select_role("node"), "columns": columns}])
     plan = Plan()
     internal = {"type": "internal", "external_ids": ovs_map({ROLE: "node"})}
     wanted = {
@@ -124,14 +142,20 @@ def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Plan:
         REPAIR_PORT: {**internal, "mtu_request": mtu},
     }
     if not found:
+        plan.reasons.append(f"bridge {OVERLAY} is missing")
         plan.bridge(OVERLAY, "overlay", datapath_type, [plan.port(None, name, row) for name, row in wanted.items()])
         return plan
     if not _is_right(found[0], "overlay", datapath_type):
         plan.secure(OVERLAY, "overlay", datapath_type)
-    there = {row["name"] for row in ports}
+    there = {row["name"]: row for row in ports}
     for name, row in wanted.items():
         if name not in there:
+            plan.reasons.append(f"port {name} of bridge {OVERLAY} is missing")
             plan.port(["name", "==", OVERLAY], name, row)
+        elif any(there[name][key] != row[key] for key in ("type", "mtu_request", "mac") if key in row):
+            plan.reasons.append(f"port {name} has another MTU or MAC than the driver gave it")
+            where = [["name", "==", name]]
+            plan.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
     return plan
 
 
@@ -161,6 +185,7 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
         if name in RESERVED:
             raise AwsOvsError(f"BRIDGE {name} is the driver's own; give the network another one")
         if not reply:
+            plan.reasons.append(f"bridge {name} is missing")
             plan.bridge(name, "vnet", datapath_type, [])
         elif not _is_right(reply[0], "vnet", datapath_type):
             if as_dict(reply[0]["external_ids"]).get(ROLE) != "vnet":
@@ -171,9 +196,24 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
         near, far = patch_name(bridge, vni)
         for name, peer, on in ((near, far, bridge), (far, near, OVERLAY)):
             if name not in there:
+                plan.reasons.append(f"patch port {name} of bridge {on} is missing, for VNI {vni} of {bridge}")
                 ids = {ROLE: "patch", "aws_ovs-network": f"{bridge}/{vni}", "aws_ovs-on": on}
                 row = {"type": "patch", "options": ovs_map({"peer": peer}), "external_ids": ovs_map(ids)}
                 plan.port(["name", "==", on], name, row)
+    return plan
+
+
+def plan_guests(db: Ovsdb, ports: Iterable[GuestPort]) -> Plan:
+    """What marks the guest ports that are plugged in, and no others."""
+    plan, wanted = Plan(), {port.name: port for port in ports}
+    for row in rows(db.transact([select("Interface", [], PORT_COLUMNS)])[0]):
+        port = wanted.get(row.name)
+        ids = guest_ids(port) if port else {}
+        marked = {key: row.ids[key] for key in GUEST_KEYS if key in row.ids}
+        if marked != ids and (port or row.ids.get(ROLE) == "guest"):
+            whose = f"of VM {port.vm_id}" if port else "of no VM that the driver knows"
+            plan.reasons.append(f"port {row.name} {whose} is marked otherwise than it should be (external_ids)")
+            plan.operations.append(replace_ids("Interface", [["name", "==", row.name]], GUEST_KEYS, ids))
     return plan
 
 

@@ -29,7 +29,7 @@ _LEARNED_COOKIE, _MESH_COOKIE = NODE_COOKIE | 1, NODE_COOKIE | 2
 # Tables of a VNET bridge
 _SECURITY, _SERVICES, _SWITCH = 0, 10, 20
 # Tables of the overlay bridge
-_CLASSIFY, _SHARED_IN, _INWARD, _DELIVER, _FROM_VNET, _LEARNED, _FLOOD, _LOCAL, _OUTWARD, _TO_NODE = (
+_CLASSIFY, _SHARED_IN, _INWARD, _DELIVER, _FROM_VNET, LEARNED, _FLOOD, _LOCAL, _OUTWARD, _TO_NODE = (
     0, 11, 12, 15, 20, 30, 31, 32, 40, 45,
 )  # fmt: skip
 # The registers: reg0 an output port, reg1 the VNI
@@ -163,7 +163,7 @@ def overlay_network(vni: int, patches: Iterable[int]) -> list[str]:
 
 def _learn() -> str:
     return (
-        f"learn(table={_LEARNED},hard_timeout={LEARNED_S},priority=10,cookie={_LEARNED_COOKIE:#x},NXM_NX_REG1[],"
+        f"learn(table={LEARNED},hard_timeout={LEARNED_S},priority=10,cookie={_LEARNED_COOKIE:#x},NXM_NX_REG1[],"
         "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])"
     )
 
@@ -242,8 +242,8 @@ def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
             f"dl_dst={_MULTICAST}",
             f"{_learn()},move:NXM_NX_REG1[]->NXM_NX_TUN_ID[0..31],resubmit(,{_FLOOD})",
         ),
-        add(_FROM_VNET, 0, "", f"{_learn()},move:NXM_NX_REG1[]->NXM_NX_TUN_ID[0..31],resubmit(,{_LEARNED})"),
-        add(_LEARNED, 0, "", f"resubmit(,{_FLOOD})"),
+        add(_FROM_VNET, 0, "", f"{_learn()},move:NXM_NX_REG1[]->NXM_NX_TUN_ID[0..31],resubmit(,{LEARNED})"),
+        add(LEARNED, 0, "", f"resubmit(,{_FLOOD})"),
         add(_OUTWARD, 200, "ip,nw_dst=169.254.0.0/16", "drop"),
         add(_OUTWARD, 200, f"ip,nw_dst={transit}", "drop"),
         add(_TO_NODE, 0, "", f"mod_dl_dst:{NODE_MAC},output:{gateway}"),

@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 from ..addresses import ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
 from .bridges import OVERLAY, ROLE, Plan, select_role
-from .ovsdb import Ovsdb, ovs_map, ovs_set, select
+from .ovsdb import Ovsdb, as_dict, ovs_map, ovs_set, select
 
 PEERS = "/var/lib/aws_ovs/peers.json"
 SIZE_LIMIT = 1 << 20
+
+_BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000"}
+"""Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down."""
+
+_COLUMNS = ("options", "external_ids", "bfd")
 
 
 class Peer(NamedTuple):
@@ -69,13 +74,42 @@ def digest(peers: list[Peer]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
+class Tunnel(NamedTuple):
+    """A tunnel as ovs-vswitchd has it. `state`: up, down, or missing when it has not taken the port."""
+
+    state: str
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+
+
+MISSING = Tunnel("missing", 0, 0, 0, 0)
+
+
+def observe(db: Ovsdb) -> dict[str, Tunnel]:
+    """The tunnels that there are, by the names of their peers."""
+    columns = ["ofport", "external_ids", "bfd_status", "statistics"]
+    found = db.transact([{**select_role("tunnel"), "columns": columns}])[0]
+    return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in found}
+
+
+def _tunnel(row: dict[str, Any]) -> Tunnel:
+    if not isinstance(row["ofport"], int) or row["ofport"] < 1:
+        return MISSING
+    counters = {key: int(value) for key, value in row["statistics"][1]}
+    up = as_dict(row["bfd_status"]).get("state") == "up"
+    counts = (counters.get(key, 0) for key in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes"))
+    return Tunnel("up" if up else "down", *counts)
+
+
 def _name(vtep: str) -> str:
     return f"vx-{ip_to_int(vtep):08x}"
 
 
 def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Plan:
     """What makes the tunnels those of `peers`; the one whose endpoint is `local_ip` is this node itself."""
-    columns = ["_uuid", "name", "options", "external_ids"]
+    columns = ["_uuid", "name", *_COLUMNS]
     query = {**select_role("tunnel"), "columns": columns}
     there = {row["name"]: row for row in db.transact([query])[0]}
     wanted = {_name(peer.vtep): peer for peer in peers if peer.vtep != local_ip}
@@ -83,18 +117,22 @@ def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Plan:
     for name, peer in wanted.items():
         row = _interface(peer, local_ip)
         if name not in there:
+            changes.reasons.append(f"the tunnel to {peer.name} ({peer.vtep}) is missing")
             changes.port(["name", "==", OVERLAY], name, row)
-        elif any(sorted(there[name][key][1]) != sorted(row[key][1]) for key in ("options", "external_ids")):
+        elif any(sorted(there[name][key][1]) != sorted(row[key][1]) for key in _COLUMNS):
+            changes.reasons.append(f"tunnel {name} to {peer.name} ({peer.vtep}) has other options than it should")
             where = [["name", "==", name]]
             changes.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
-    _remove(db, changes, [name for name in there if name not in wanted])
+    gone = sorted(name for name in there if name not in wanted)
+    changes.reasons += [f"tunnel {name} leads to no peer" for name in gone]
+    _remove(db, changes, gone)
     return changes
 
 
 def _interface(peer: Peer, local_ip: str) -> dict[str, Any]:
     options = {"remote_ip": peer.vtep, "local_ip": local_ip, "key": "flow", "dst_port": "4789"}
     ids = {ROLE: "tunnel", "aws_ovs-peer": peer.name}
-    return {"type": "vxlan", "options": ovs_map(options), "external_ids": ovs_map(ids)}
+    return {"type": "vxlan", "options": ovs_map(options), "bfd": ovs_map(_BFD), "external_ids": ovs_map(ids)}
 
 
 def _remove(db: Ovsdb, changes: Plan, names: list[str]) -> None:

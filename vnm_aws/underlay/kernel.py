@@ -9,13 +9,15 @@ this runs when the node starts, not when a VM does.
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from .. import processes
+from .. import files, processes
 from ..errors import AwsOvsError
+from ..lock import RUN
 from . import repair
 from .eni import Underlay
 
@@ -26,6 +28,8 @@ _RULE_PRIORITY = 4789
 _NEXT_HOP = "169.254.87.1"
 """An address that nothing has: the kernel needs a next hop on aws_gw to put into a MAC header."""
 _ONLINK = 4
+_LISTING = f"{RUN}/nft"
+"""Our tables as nft showed them when they had just been loaded: that is not how they were written."""
 
 
 def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> None:
@@ -52,6 +56,102 @@ def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int
         _sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")
     _load(ruleset(underlay, transit))
     repair.ensure()
+    files.replace(_LISTING, _listing())
+
+
+def differences(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> list[str]:
+    """What `ensure` would change, for people; the arguments are its own."""
+    found = []
+    for interface, key, value in _settings(underlay.interface):
+        now = _read(f"/proc/sys/net/ipv4/conf/{interface}/{key}")
+        if now != value:
+            found.append(f"net.ipv4.conf.{interface}.{key} is {now or 'not there'} instead of {value}")
+    try:
+        with IPRoute() as ip:
+            found += _route_differences(
+                ip, underlay, gateway_mac, transit, underlay.guest_mtu(internet_mtu, leaves=True)
+            )
+    except NetlinkError as bad:
+        raise AwsOvsError(f"the kernel does not show its routes ({bad}); run this as root") from None
+    if _listing() != _read(_LISTING):
+        found.append("the nft tables aws_ovs are not as the driver has loaded them")
+    return found
+
+
+def _route_differences(ip: Any, underlay: Underlay, gateway_mac: str, transit: str, guest_mtu: int) -> list[str]:
+    indexes = {name: ip.link_lookup(ifname=name) for name in (GATEWAY_PORT, REPAIR_PORT)}
+    found = [f"interface {name} is not there" for name, index in indexes.items() if not index]
+    if found:
+        return found
+    gateway = indexes[GATEWAY_PORT][0]
+    found += [
+        f"interface {name} is down"
+        for name, (index,) in indexes.items()
+        if ip.link("get", index=index)[0].get_attr("IFLA_OPERSTATE") == "DOWN"
+    ]
+    neighbours = ip.get_neighbours(ifindex=gateway, dst=_NEXT_HOP)
+    if not any(one.get_attr("NDA_LLADDR") == gateway_mac for one in neighbours):
+        found.append(
+            f"the neighbour {_NEXT_HOP} of {GATEWAY_PORT} is not there, or has not the gateway's MAC {gateway_mac}"
+        )
+    for table, what, destination, length in (
+        (ROUTE_TABLE, f"default route of table {ROUTE_TABLE}", None, 0),
+        (254, f"route to {transit}", *_split(transit)),
+    ):
+        routes = [
+            one
+            for one in ip.get_routes(family=2, table=table)
+            if one.get_attr("RTA_DST") == destination and one["dst_len"] == length
+        ]
+        if not any(
+            one.get_attr("RTA_OIF") == gateway
+            and one.get_attr("RTA_GATEWAY") == _NEXT_HOP
+            and dict(one.get_attr("RTA_METRICS", {"attrs": []})["attrs"]).get("RTAX_MTU") == guest_mtu
+            for one in routes
+        ):
+            found.append(f"the {what} does not lead to {GATEWAY_PORT} with MTU {guest_mtu}")
+    wanted = (underlay.interface, *underlay.subnet.split("/"))
+    rules = [rule for rule in ip.get_rules(family=2) if rule.get_attr("FRA_TABLE") == ROUTE_TABLE]
+    if [(rule.get_attr("FRA_IIFNAME"), rule.get_attr("FRA_DST"), str(rule["dst_len"])) for rule in rules] != [wanted]:
+        found.append(
+            f"the policy rules for table {ROUTE_TABLE} are not one for {underlay.subnet} from {underlay.interface}"
+        )
+    return found
+
+
+def _split(prefix: str) -> tuple[str, int]:
+    address, _, length = prefix.partition("/")
+    return address, int(length)
+
+
+def vxlan_devices(port: int) -> list[str]:
+    """The kernel's own VXLAN devices that listen on a UDP port; those of Open vSwitch's kernel datapath are left out."""
+    found = []
+    with IPRoute() as ip:
+        for link in ip.get_links(kind="vxlan"):
+            name, about = str(link.get_attr("IFLA_IFNAME")), link.get_attr("IFLA_LINKINFO")
+            data: Any = about.get_attr("IFLA_INFO_DATA") if about is not None else None
+            if data is not None and data.get_attr("IFLA_VXLAN_PORT") == port and not name.startswith("vxlan_sys_"):
+                found.append(name)
+    return found
+
+
+def _listing() -> str:
+    """Our nft tables as nft shows them, without counters."""
+    shown = ""
+    for family in ("ip", "netdev"):
+        argv = ["nft", "--stateless", "list", "table", family, "aws_ovs"]
+        shown += subprocess.run(argv, capture_output=True, text=True).stdout
+    return shown
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError:
+        return ""
+    return text.strip() if path.startswith("/proc/") else text
 
 
 def _settings(eni: str) -> list[tuple[str, str, str]]:

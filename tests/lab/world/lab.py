@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from .vpc import Vpc
 
 ACTIONS = "/var/tmp/one/vnm/aws_ovs"
 _FIRST_HOST = 11
+_BFD_S = 15
 
 
 class DriverError(Exception):
@@ -114,6 +116,16 @@ class Lab:
         self._everywhere(
             lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=text)
         )
+
+    def tunnels(self, host: str) -> dict[str, str]:
+        """The states of a host's tunnels by peer, once none is down or BFD has had its time to find them up."""
+        deadline = time.monotonic() + _BFD_S
+        while True:
+            shown = json.loads(self.hosts[host].run(["aws-ovs", "show", "--json"]).stdout)
+            states = {peer["name"]: peer["state"] for peer in shown["peers"]}
+            if "down" not in states.values() or time.monotonic() > deadline:
+                return states
+            time.sleep(0.2)
 
     def guest(self, vm_id: int) -> Guest:
         """The guest of a VM that exists."""
