@@ -120,10 +120,10 @@ def _change(
         reconcile.carry_out(world, stages(world), outcome)
     else:
         with reconcile.turn(world, f"oneaws {ctx.command_path.partition(' ')[2]}", queue) as mine:
-            if not mine:
-                click.echo("Nothing to do: another front-end leads, or another run is waiting already.", err=True)
-                return
-            reconcile.carry_out(world, stages(world), outcome)
+            if mine:
+                reconcile.carry_out(world, stages(world), outcome)
+            else:
+                click.echo("oneaws: another front-end leads, or another run is waiting already", err=True)
     progress.end()
     _report(outcome, as_json)
 
@@ -247,7 +247,8 @@ def eip_list(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> No
     _print(lines, head, as_json)
     for line in lines:
         if line["REASON"]:
-            click.echo(f"{line['EXTERNAL_IP']}: {line['REASON']}")
+            what = line["EXTERNAL_IP"] if line["EXTERNAL_IP"] != "-" else f"network {line['NETWORK']}"
+            click.echo(f"{what}: {line['REASON']}")
     left = (
         f" of {quota['quota']}, {quota['quota'] - quota['allocated']} more can be allocated" if quota["quota"] else ""
     )
@@ -371,7 +372,7 @@ def hooks_remove(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool
 
 
 @main.command("config")
-@click.option("--file", "path", default=_DRIVER, show_default=True, help="The configuration to check.")
+@click.option("--file", "path", envvar="AWS_OVS_CONFIG", default=_DRIVER, show_default=True, help="What to check.")
 @_listing
 def check_config(path: str, as_json: bool) -> None:
     """Check the nodes' configuration and print what is in force, defaults included.

@@ -102,6 +102,8 @@ def read(path: str, then: str = "") -> object:
         return values
     except FileNotFoundError:
         return None
+    except OSError as bad:
+        raise AwsOvsError(f"{path} cannot be read ({bad.strerror}); check its owner and mode") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as bad:
         where = getattr(bad, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""

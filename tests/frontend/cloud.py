@@ -32,8 +32,15 @@ _SSH = """#!/bin/sh
 while [ "$1" != -- ]; do shift; done
 host=$2
 echo "$host $3" >>"{directory}/calls"
+if [ -e "{directory}/$host.delay" ]; then
+    : >"{directory}/$host.busy"
+    ls "{directory}" | grep -c '[.]busy$' >>"{directory}/at-once"
+    sleep "$(cat "{directory}/$host.delay")"
+    rm "{directory}/$host.busy"
+fi
 if [ -e "{directory}/$host.down" ]; then
-    echo "ssh: connect to host $host port 22: Connection refused" >&2
+    cat "{directory}/$host.down" >&2
+    [ -s "{directory}/$host.down" ] || echo "ssh: connect to host $host port 22: Connection refused" >&2
     exit 255
 fi
 cat >"{directory}/$host.$$"
@@ -163,7 +170,7 @@ class Cloud:
                 network.name: sorted((one.ip, sorted(one.attributes.items())) for one in network.ranges)
                 for network in client.networks()
             },
-            "vms": {one.vm_id: one.user_template for one in client.vms()},
+            "vms": {one.vm_id: one.user_template for one in client.vms(0, -1)},
             "elastic_ips": sorted(
                 (one["PublicIp"], one.get("PrivateIpAddress"), one.get("NetworkInterfaceId"))
                 for one in self.ec2.client.describe_addresses()["Addresses"]

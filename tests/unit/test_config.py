@@ -59,3 +59,8 @@ def test_an_edit_is_seen_although_the_result_is_cached(tmp_path: Path) -> None:
     assert config.load(str(file), str(cache)).vni_base == 8
     cache.write_text("{")
     assert config.load(str(file), str(cache)).vni_base == 8
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AwsOvsError, match=r"cannot be read \(Is a directory\); check its owner and mode"):
+        config.parse(str(tmp_path))

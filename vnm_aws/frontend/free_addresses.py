@@ -71,7 +71,7 @@ class Chooser:
             raise NoRoomError(
                 f"the subnets {' '.join(sorted(exhausted))} have no free address; free some, or use a larger subnet"
             )
-        raise no_room(world, list(self._room))
+        raise no_room(world, self._room)
 
 
 def _free(network: Network) -> Iterator[str]:
@@ -83,8 +83,10 @@ def _free(network: Network) -> Iterator[str]:
             f"'onevnet update {network.network_id}'"
         )
     prefix = prefix_of(address, mask, f"network {network.name}: NETWORK_ADDRESS and NETWORK_MASK")
-    taken = sorted(network.spans())
-    gateway = network.template.get("GATEWAY", "")
+    return _unused(prefix, sorted(network.spans()), network.template.get("GATEWAY", ""))
+
+
+def _unused(prefix: Prefix, taken: list[tuple[int, int]], gateway: str) -> Iterator[str]:
     number, end = prefix.first + 1, prefix.first + prefix.size - 1
     while number < end:
         within = next((last for first, last in taken if first <= number <= last), None)
@@ -107,10 +109,10 @@ def prefix_of(address: str, mask: str, what: str) -> Prefix:
     return Prefix(f"{address}/{bits.count('1')}", what)
 
 
-def no_room(world: World, eni_ids: list[str], where: str = "") -> NoRoomError:
-    """What to raise when the ENIs with these ids are full; `where` says which those are."""
-    hosts = [(world.host_of_eni[one], len(world.interfaces[one].addresses)) for one in eni_ids[:10]]
-    full = ", ".join(f"{host.name} has {count} of {world.limit(host)}" for host, count in hosts)
+def no_room(world: World, room: dict[str, int], where: str = "") -> NoRoomError:
+    """What to raise when ENIs, with so much room each, are full; `where` says which those are."""
+    hosts = [(world.host_of_eni[eni_id], left) for eni_id, left in list(room.items())[:10]]
+    full = ", ".join(f"{host.name} has {world.limit(host) - left} of {world.limit(host)}" for host, left in hosts)
     return NoRoomError(
         f"no host{where} has room for another private address{f' ({full})' if full else ''}; add a host, or remove "
         "Elastic IPs from the pool"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ def main(argv: list[str]) -> int:
         problems = _run(work) if work else []
     except AwsOvsError as bad:
         problems = [str(bad)]
+    except Exception as bad:  # noqa: BLE001 - the hook's log shows a sentence; the journal has the rest
+        for line in traceback.format_exc().splitlines():
+            log(ERROR, line)
+        problems = [f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'"]
     for problem in problems:
         print(f"aws_ovs: {problem}", file=sys.stderr)
         log(ERROR, f"hook {event}: {problem}")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from ..ec2 import Instance
 from ..errors import AwsOvsError
-from ..objects import STATE_DISABLED, Host
+from ..objects import STATE_DISABLED, STATE_OFFLINE, Host
 from .plan import Plan
 from .world import ENI_ID, INSTANCE_ID, STATE, TERMINATED, TYPE, VTEP, World
 
@@ -25,28 +26,34 @@ def plan(world: World) -> Plan:
     result = Plan()
     by_instance = _by_instance(world, result)
     names = _names(world, result)
+    seen = {**_hidden(world, by_instance), **world.instances}
     by_name = {host.name: host for host in world.hosts}
     adopted: set[int] = set()
+    new: list[tuple[Instance, str]] = []
     for instance_id, name in sorted(names.items(), key=lambda item: item[1]):
         instance = world.instances[instance_id]
         host, namesake = by_instance.get(instance_id), by_name.get(name)
         if not _has_network(instance, result, host):
             continue
         if host is None and namesake is not None:
-            if not _free_to_adopt(world, namesake):
-                _refuse(result, instance, name, namesake)
+            if not _free(namesake, seen):
+                _refuse(result, instance, name, namesake, seen)
                 continue
             host = namesake  # made by hand, or its instance was replaced by this one
             adopted.add(host.host_id)
         if host is not None:
-            _keep(world, result, instance, name, host, by_name)
+            _keep(world, result, instance, host)
+            if host.name != name and namesake is not None:
+                _refuse(result, instance, name, namesake, seen)
+            elif host.name != name:
+                rename = partial(world.oned.rename_host, host.host_id, name)
+                result.change(f"host {host.name}", f"rename it to {name}", rename)
         elif instance.state == "running":
-            _add(world, result, instance, name)
-    left = {key: host for key, host in by_instance.items() if host.host_id not in adopted}
-    for instance_id, host in left.items():
-        if instance_id in world.instances and world.instances[instance_id].gone:
-            _retire(world, result, host)
-    _missing(world, result, left)
+            new.append((instance, name))
+    _add(world, result, new)
+    for instance_id, host in by_instance.items():
+        if host.host_id not in adopted:
+            _check(world, result, instance_id, host, seen.get(instance_id))
     return result
 
 
@@ -102,18 +109,29 @@ def _has_network(instance: Instance, result: Plan, host: Host | None) -> bool:
     return False
 
 
-def _free_to_adopt(world: World, host: Host) -> bool:
-    """A host without an instance, or whose instance is gone."""
+def _hidden(world: World, by_instance: dict[str, Host]) -> dict[str, Instance]:
+    """The instances of hosts that the filter does not show (a terminated one is in no VPC any more) but EC2 knows."""
+    unseen = {
+        key
+        for key, host in by_instance.items()
+        if key not in world.instances and host.template.get(STATE) != TERMINATED
+    }
+    return {one.instance_id: one for one in world.ec2.instances(unseen)} if unseen else {}
+
+
+def _free(host: Host, seen: dict[str, Instance]) -> bool:
+    """True for a host without an instance, or whose instance is gone."""
     instance_id = host.template.get(INSTANCE_ID, "")
-    instance = world.instances.get(instance_id)
-    return not instance_id or host.template.get(STATE) == TERMINATED or (instance is not None and instance.gone)
+    return not instance_id or host.template.get(STATE) == TERMINATED or (instance_id in seen and seen[instance_id].gone)
 
 
-def _refuse(result: Plan, instance: Instance, name: str, namesake: Host) -> None:
-    result.problem(
-        f"instance {instance.instance_id}",
-        f"host {name} exists already for instance {namesake.template.get(INSTANCE_ID)}; rename one of the two instances",
-    )
+def _refuse(result: Plan, instance: Instance, name: str, namesake: Host, seen: dict[str, Instance]) -> None:
+    if _free(namesake, seen):
+        text = f"host {name} exists already; run 'onehost delete {namesake.host_id}', or rename the instance"
+    else:
+        other = namesake.template[INSTANCE_ID]
+        text = f"host {name} exists already for instance {other}; rename one of the two instances"
+    result.problem(f"instance {instance.instance_id}", text)
 
 
 def attributes(instance: Instance) -> dict[str, str]:
@@ -129,46 +147,46 @@ def attributes(instance: Instance) -> dict[str, str]:
     }
 
 
-def _add(world: World, result: Plan, instance: Instance, name: str) -> None:
-    cluster = next((key for key, value in world.oned.clusters().items() if value == world.settings.cluster), None)
+def _add(world: World, result: Plan, new: list[tuple[Instance, str]]) -> None:
+    if not new:
+        return
+    settings = world.settings
+    cluster = next((key for key, value in world.oned.clusters().items() if value == settings.cluster), None)
     if cluster is None:
         result.problem(
-            f"cluster {world.settings.cluster}",
-            f"OpenNebula has none of that name; run 'onecluster create {world.settings.cluster}', or correct cluster in "
-            "the settings",
+            f"cluster {settings.cluster}",
+            f"OpenNebula has none of that name; run 'onecluster create {settings.cluster}', or correct cluster in the "
+            "settings",
         )
         return
 
-    def apply() -> None:
-        settings = world.settings
+    def add(instance: Instance, name: str) -> None:
         host_id = world.oned.add_host(name, settings.im_mad, settings.vm_mad, cluster)
         world.oned.update_host(host_id, attributes(instance))
 
-    result.change(f"host {name}", f"create it for instance {instance.instance_id}", apply)
+    for instance, name in new:
+        result.change(f"host {name}", f"create it for instance {instance.instance_id}", partial(add, instance, name))
 
 
-def _keep(world: World, result: Plan, instance: Instance, name: str, host: Host, by_name: dict[str, Host]) -> None:
+def _keep(world: World, result: Plan, instance: Instance, host: Host) -> None:
     wanted = attributes(instance)
     different = {key: value for key, value in wanted.items() if host.template.get(key, "") != value}
+    retired = host.state == STATE_DISABLED and host.template.get(STATE) == TERMINATED
+
+    def apply() -> None:
+        if retired:  # first, for the attributes say that it is still to be done
+            world.oned.enable_host(host.host_id)
+        world.oned.update_host(host.host_id, different)
+
     if different:
         shown = ", ".join(f"{key}={value}" for key, value in different.items())
-        result.change(f"host {host.name}", f"set {shown}", lambda: world.oned.update_host(host.host_id, different))
-    if host.state == STATE_DISABLED and host.template.get(STATE) == TERMINATED:
-        result.change(
-            f"host {host.name}", "enable it: it has an instance again", lambda: world.oned.enable_host(host.host_id)
-        )
-    if host.name != name:
-        if name in by_name:
-            _refuse(result, instance, name, by_name[name])
-        else:
-            result.change(
-                f"host {host.name}", f"rename it to {name}", lambda: world.oned.rename_host(host.host_id, name)
-            )
+        enable = "enable it, for it has an instance again, and " if retired else ""
+        result.change(f"host {host.name}", f"{enable}set {shown}", apply)
 
 
 def _retire(world: World, result: Plan, host: Host) -> None:
     target = f"host {host.name}"
-    if host.state != STATE_DISABLED:
+    if host.state not in (STATE_DISABLED, STATE_OFFLINE):
         result.change(target, "disable it: its instance is terminated", lambda: world.oned.disable_host(host.host_id))
     if host.template.get(STATE) != TERMINATED:
         result.change(
@@ -184,29 +202,28 @@ def _retire(world: World, result: Plan, host: Host) -> None:
         )
 
 
-def _missing(world: World, result: Plan, by_instance: dict[str, Host]) -> None:
-    """Hosts whose instance the filter does not show: gone for good, or only without the tag."""
+def _check(world: World, result: Plan, instance_id: str, host: Host, instance: Instance | None) -> None:
+    """Whether the instance of a host is gone for good, or the filter only does not show it."""
     settings = world.settings
-    missing = {key: host for key, host in by_instance.items() if key not in world.instances}
-    unknown = {key for key, host in missing.items() if host.template.get(STATE) != TERMINATED}
-    alive = {one.instance_id: one for one in world.ec2.instances(unknown)} if unknown else {}
-    for instance_id, host in missing.items():
-        instance = alive.get(instance_id)
-        if instance is not None and not instance.gone:
-            result.problem(
-                f"host {host.name}",
-                f"its instance {instance_id} does not match {settings.host_filter} (any more); tag it again, or delete "
-                "the host",
-            )
-        elif instance is None and not world.instances and host.template.get(STATE) != TERMINATED:
-            # EC2 forgets a terminated instance after an hour, but all of them at once mean another Region.
-            result.problem(
-                f"host {host.name}",
-                f"EC2 knows no instance {instance_id}, nor any that matches {settings.host_filter}; correct region, "
-                "vpc_id or host_filter in the settings",
-            )
-        else:
-            _retire(world, result, host)
+    if instance is not None and not instance.gone:
+        if instance_id not in world.instances:
+            result.problem(f"host {host.name}", f"its instance {instance_id} {_why_hidden(world, instance)}")
+    elif instance is None and not world.instances and host.template.get(STATE) != TERMINATED:
+        # EC2 forgets a terminated instance after an hour, but all of them at once mean another Region.
+        result.problem(
+            f"host {host.name}",
+            f"EC2 knows no instance {instance_id}, nor any that matches {settings.host_filter}; correct region, vpc_id "
+            "or host_filter in the settings",
+        )
+    else:
+        _retire(world, result, host)
+
+
+def _why_hidden(world: World, instance: Instance) -> str:
+    settings = world.settings
+    if settings.vpc_id and instance.vpc_id != settings.vpc_id:
+        return f"is in {instance.vpc_id}, not in {settings.vpc_id}; correct vpc_id in the settings, or delete the host"
+    return f"does not match {settings.host_filter} (any more); tag it again, or delete the host"
 
 
 def plan_free(world: World) -> Plan:

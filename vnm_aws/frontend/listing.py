@@ -86,7 +86,8 @@ def _of_network(world: World, network: Network) -> list[dict[str, Any]]:
             lines.append(_line(world, network, eip.public_ip, eip.private_ip, eip.allocation_id, status[target]))
     for line in lines:
         line["REASON"] = "; ".join(reasons[f"Elastic IP {line['EXTERNAL_IP']}"])
-    return lines
+    whole = "; ".join(reasons[f"network {network.name}"])
+    return [*([_line(world, network, "-", "", "-", "problem") | {"REASON": whole}] if whole else []), *lines]
 
 
 def _reports(world: World, network: Network) -> tuple[dict[str, str], dict[str, list[str]]]:

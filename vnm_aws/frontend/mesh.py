@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from .. import files
+from ..addresses import ipv4
 from ..errors import AwsOvsError
 from ..lock import held
 from ..objects import STATE_OFFLINE, Host
@@ -46,7 +47,7 @@ def peers(world: World) -> list[Peer]:
 def _hosts(world: World) -> list[Host]:
     return [
         host
-        for host in world.hosts
+        for host in sorted(world.hosts, key=lambda one: one.host_id)
         if host.cluster_id in world.served and host.template.get(VTEP) and host.template.get(STATE) != TERMINATED
     ]
 
@@ -65,14 +66,10 @@ def plan(world: World, everybody: bool = False) -> Plan:
         world: both worlds.
         everybody: also those that know already.
     """
-    result = Plan()
-    for vtep, names in _shared(world).items():
-        result.problem(
-            f"hosts {' '.join(names)}", f"have the same VXLAN endpoint {vtep}; delete the host that is no more"
-        )
-    if result.problems:
+    result, wanted = Plan(), peers(world)
+    _check(result, wanted)
+    if result.problems:  # no host would accept the list
         return result
-    wanted = peers(world)
     behind = [
         member.host
         for member in members(world)
@@ -88,11 +85,19 @@ def plan(world: World, everybody: bool = False) -> Plan:
     return result
 
 
-def _shared(world: World) -> dict[str, list[str]]:
+def _check(result: Plan, wanted: list[Peer]) -> None:
     by_vtep: dict[str, list[str]] = {}
-    for peer in peers(world):
+    for peer in wanted:
         by_vtep.setdefault(peer.vtep, []).append(peer.name)
-    return {vtep: names for vtep, names in by_vtep.items() if len(names) > 1}
+        try:
+            ipv4(peer.vtep, VTEP)
+        except AwsOvsError as bad:
+            result.problem(f"host {peer.name}", str(bad))
+    for vtep, names in by_vtep.items():
+        if len(names) > 1:
+            result.problem(
+                f"hosts {' '.join(names)}", f"have the same VXLAN endpoint {vtep}; delete the host that is no more"
+            )
 
 
 def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
@@ -124,7 +129,9 @@ def _tell(name: str, text: str, timeout: int) -> str | None:
     """Send the list to a host; the reason when it did not take it."""
     command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}", "--", name, _COMMAND]
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=timeout + 5)
+        done = subprocess.run(
+            command, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout
+        )
     except subprocess.TimeoutExpired:
         return f"did not answer within {timeout} s"
     except OSError as bad:

@@ -21,26 +21,31 @@ from .world import ALLOCATION, POOL, PRIVATE, PUBLIC, World
 
 def pools(world: World, states: Collection[int] = (NETWORK_READY,)) -> list[Network]:
     """The networks in certain states that are Elastic IP pools, the oldest first."""
-    found = [one for one in world.networks if one.ours and one.template.get(POOL) and one.state in states]
+    found = [one for one in world.networks if one.ours and is_pool(one) and one.state in states]
     return sorted(found, key=lambda one: one.network_id)
+
+
+def is_pool(network: Network) -> bool:
+    """True for an Elastic IP pool; a reservation gets the template of its network, but is none."""
+    return bool(network.template.get(POOL)) and not network.parent
+
+
+def _wants(pool: Network, eip: ElasticIp) -> bool:
+    """True when an Elastic IP has the tags of a pool; a bad filter, which its own plan reports, matches nothing."""
+    try:
+        return TagFilter.parse(pool.template.get(POOL, ""), POOL).matches(eip.tags)
+    except AwsOvsError:
+        return False
 
 
 def claimed(world: World, network: Network, result: Plan) -> list[ElasticIp]:
     """The Elastic IPs that belong to a pool: those with its tags that no older pool has."""
-    try:
-        wanted = TagFilter.parse(network.template[POOL], POOL)
-        older = [
-            (one, TagFilter.parse(one.template[POOL], POOL))
-            for one in pools(world, (NETWORK_READY, NETWORK_LOCK_CREATE))
-            if one.network_id < network.network_id
-        ]
-    except AwsOvsError as bad:
-        result.problem(f"network {network.name}", str(bad))
-        return []
+    states = (NETWORK_READY, NETWORK_LOCK_CREATE)
+    older = [one for one in pools(world, states) if one.network_id < network.network_id]
     mine = []
     for eip in sorted(world.elastic_ips.values(), key=lambda one: ip_to_int(one.public_ip)):
-        if wanted.matches(eip.tags):
-            first = next((one for one, tags in older if tags.matches(eip.tags)), None)
+        if _wants(network, eip):
+            first = next((one for one in older if _wants(one, eip)), None)
             if first is None:
                 mine.append(eip)
             else:
@@ -60,6 +65,13 @@ def plan(world: World, network: Network) -> Plan:
         network: with leases, as `Oned.network` gives it.
     """
     result = Plan()
+    if not is_pool(network):
+        return result
+    try:
+        TagFilter.parse(network.template[POOL], POOL)
+    except AwsOvsError as bad:
+        result.problem(f"network {network.name}", str(bad))
+        return result
     mine = claimed(world, network, result)
     ranges: dict[str, list[AddressRange]] = defaultdict(list)
     for one in network.ranges:
@@ -115,6 +127,7 @@ def _keep(
 ) -> None:
     target = f"Elastic IP {eip.public_ip}"
     if held is None:
+        _refuse_leased(world, network, eip, held)
         values = chooser.range_for(eip)
         private_ip = values[PRIVATE]
 
@@ -135,6 +148,8 @@ def _keep(
                 "detach it from the VM to let it lead elsewhere",
             )
         return
+    if eip.private_ip != present:
+        _refuse_leased(world, network, eip, held)
     private_ip = eip.private_ip or (present if _usable(world, present, eip) else chooser.private_ip())
     wanted = {**held.attributes, ALLOCATION: eip.allocation_id, PUBLIC: eip.public_ip, PRIVATE: private_ip}
 
@@ -150,6 +165,32 @@ def _keep(
         result.change(target, f"set {where} to {private_ip}", update)
     elif eip.private_ip != private_ip:
         result.change(target, f"associate with {private_ip} ({where})", update)
+
+
+def _refuse_leased(world: World, network: Network, eip: ElasticIp, held: AddressRange | None) -> None:
+    """Refuse an Elastic IP that another range is leased with, or that leads to the private address of one: a VM has it.
+
+    Raises:
+        AwsOvsError: it is so.
+    """
+    for known in world.networks:
+        if not known.ours or not any(_concerns(one, eip) for one in known.ranges):
+            continue
+        for one in world.with_leases(known.network_id).ranges:
+            own = held is not None and (known.network_id, one.ar_id) == (network.network_id, held.ar_id)
+            if one.used and not own and _concerns(one, eip):
+                where = f"range {one.ar_id} of network {known.name}"
+                if one.attributes.get(ALLOCATION) == eip.allocation_id:
+                    raise AwsOvsError(f"is leased from {where} still; detach it there first")
+                raise AwsOvsError(
+                    f"leads to {eip.private_ip}, which is that of the leased {where}; disassociate it, or associate it with "
+                    "another address"
+                )
+
+
+def _concerns(held: AddressRange, eip: ElasticIp) -> bool:
+    same_address = eip.private_ip != "" and held.attributes.get(PRIVATE) == eip.private_ip
+    return same_address or held.attributes.get(ALLOCATION) == eip.allocation_id
 
 
 def _usable(world: World, address: str, eip: ElasticIp) -> bool:
@@ -228,7 +269,7 @@ def _roomiest(world: World, address: str) -> Interface:
     }
     best = max(sorted(room), key=lambda one: room[one], default="")
     if not best or room[best] < 1:
-        raise no_room(world, list(room), f" in the subnet of {address}")
+        raise no_room(world, room, f" in the subnet of {address}")
     return world.interfaces[best]
 
 
@@ -243,16 +284,20 @@ def _surplus(world: World, result: Plan, network: Network, mine: set[str]) -> No
         if not allocation or allocation in mine:
             continue
         eip = world.elastic_ips.get(allocation)
-        if eip is not None and TagFilter.parse(network.template[POOL], POOL).matches(eip.tags):
-            continue  # in two pools; reported
         public_ip = held.attributes.get(PUBLIC, allocation)
-        what = "is not in this account any more" if eip is None else "has not the pool's tags any more"
+        remedy = "detach it there"
+        if eip is None:
+            what = "is not in this account any more"
+        elif _wants(network, eip):
+            what = "belongs to an older pool"
+        else:
+            what = "has not the pool's tags any more"
+            remedy += ", or give it the tag again"
         if held.used:
             owners = " ".join(f"VM {vm_id}" for vm_id in held.leases if vm_id >= 0) or "a held lease"
             result.problem(
                 f"Elastic IP {public_ip}",
-                f"{what}, but range {held.ar_id} of network {network.name} is in use by {owners}; detach it there, or give "
-                "it the tag again",
+                f"{what}, but range {held.ar_id} of network {network.name} is in use by {owners}; {remedy}",
             )
             continue
         result.change(

@@ -43,7 +43,7 @@ def problems(network: Network, networks: Iterable[Network], config: Config) -> l
         lambda: _private_addresses(network, others),
         lambda: _pool(network),
     )
-    return [reason for reason in map(_reason, checks) if reason]
+    return [reason for reason in dict.fromkeys(map(_reason, checks)) if reason]
 
 
 def _reason(check: Callable[[], object]) -> str:
@@ -76,6 +76,8 @@ def vni(network: Network, config: Config) -> int:
 
 
 def _vni(network: Network, others: list[Network], config: Config) -> None:
+    if not network.vlan_id and network.state == NETWORK_LOCK_CREATE:
+        return  # it gets a free one
     mine = vni(network, config)
     for other in others:
         if not _shares_segment(network, other) and _taken_by(other, mine, config):
@@ -110,10 +112,18 @@ def _comes_first(other: Network, network: Network) -> bool:
     return other.state != NETWORK_LOCK_CREATE or other.network_id < network.network_id
 
 
+def _number(vlan_id: str) -> int:
+    """The VNI that a VLAN_ID means to the nodes, for which 0100 is 100; -1 for what is none."""
+    try:
+        return addresses.number(vlan_id, "VLAN_ID", 1, MAX_VNI)
+    except AwsOvsError:
+        return -1
+
+
 def _taken_by(other: Network, number: int, config: Config) -> bool:
     """True when another network has a VNI, or may be about to choose it."""
     if other.vlan_id:
-        return other.vlan_id == str(number)
+        return _number(other.vlan_id) == number
     chosen = config.vni_base + other.network_id
     if other.state == NETWORK_LOCK_CREATE:
         return number >= chosen and (number - chosen) % _VNI_STEP == 0
@@ -126,15 +136,14 @@ def choose_vni(network: Network, networks: Iterable[Network], config: Config) ->
     Raises:
         AwsOvsError: all that it may choose from are taken.
     """
-    taken = {other.vlan_id for other in networks if other.ours and other.network_id != network.network_id}
-    taken |= {
-        str(config.vni_base + other.network_id)
+    taken = {
+        _number(other.vlan_id) if other.vlan_id else config.vni_base + other.network_id
         for other in networks
-        if other.ours and not other.vlan_id and other.network_id != network.network_id
+        if other.ours and other.network_id != network.network_id
     }
     first = config.vni_base + network.network_id
     for number in range(first, MAX_VNI + 1, _VNI_STEP):
-        if str(number) not in taken:
+        if number not in taken:
             return number
     raise AwsOvsError(f"no VNI from {first} on is free for network {network.network_id}; give it a VLAN_ID")
 
@@ -179,8 +188,11 @@ def _subnet(network: Network) -> None:
 
 
 def _ranges(network: Network) -> None:
-    prefix, gateway = _prefix(network), network.template.get("GATEWAY")
-    for values in _each(network):
+    prefix, every = _prefix(network), list(_each(network))
+    gateways = {values["GATEWAY"] for values in (network.template, *every) if values.get("GATEWAY")}
+    for gateway in gateways:
+        addresses.ipv4(gateway, "GATEWAY")
+    for values in every:
         if values.get("IP"):
             addresses.ipv4(values["IP"], "AR: IP")
             addresses.number(values.get("SIZE") or "1", "AR: SIZE", 1, 1 << 24)
@@ -197,8 +209,9 @@ def _ranges(network: Network) -> None:
         shape = f"AR {int_to_ip(first)} to {int_to_ip(last)}"
         if prefix is not None and not (prefix.first <= first and last < prefix.first + prefix.size):
             raise AwsOvsError(f"{shape} is not in the subnet {prefix}; correct its IP or SIZE")
-        if gateway and first <= ip_to_int(gateway) <= last:
-            raise AwsOvsError(f"{shape} includes the GATEWAY {gateway}, which a VM must not get; leave it out")
+        for gateway in sorted(gateways):
+            if first <= ip_to_int(gateway) <= last:
+                raise AwsOvsError(f"{shape} includes the GATEWAY {gateway}, which a VM must not get; leave it out")
     for (_, last), (first, _) in pairwise(spans):
         if first <= last:
             raise AwsOvsError(f"two address ranges include {int_to_ip(first)}, which would be leased twice; remove one")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 from .. import objects
 from ..errors import AwsOvsError
@@ -18,9 +19,9 @@ from ..oned import range_template, template
 from . import settings, validation
 from .free_addresses import Chooser
 from .plan import Plan
-from .pools import claimed, foreign
+from .pools import claimed, foreign, is_pool
 from .reserved import Reserved
-from .world import ALLOCATION, POOL, PRIVATE, World
+from .world import ALLOCATION, PRIVATE, World
 
 
 def main(argv: list[str]) -> int:
@@ -38,12 +39,21 @@ def main(argv: list[str]) -> int:
         if action == "vnet_create":
             print(create(World(settings.load()), objects.network(objects.decode(document))))
     except AwsOvsError as bad:
-        # A plain line is what the network's ERROR shows; one with a prefix would be lost.
-        print(f"{action}: {bad}", file=sys.stderr)
-        log(ERROR, f"{action} {' '.join(argv[1:])}: {bad}")
-        return 1
+        return _fail(argv, str(bad))
+    except Exception as bad:  # noqa: BLE001 - the network's ERROR shows a sentence; the journal has the rest
+        for line in traceback.format_exc().splitlines():
+            log(ERROR, line)
+        return _fail(argv, f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")
     log(INFO, f"{action} {' '.join(argv[1:])}: done")
     return 0
+
+
+def _fail(argv: list[str], reason: str) -> int:
+    """A plain line is what the network's ERROR shows; one with a prefix would be lost."""
+    action, sentence = os.path.basename(argv[0]), " ".join(reason.split())
+    print(f"{action}: {sentence}", file=sys.stderr)
+    log(ERROR, f"{action} {' '.join(argv[1:])}: {sentence}")
+    return 1
 
 
 def create(world: World, network: Network) -> str:
@@ -64,7 +74,7 @@ def create(world: World, network: Network) -> str:
     mtu = network.template.get("GUEST_MTU") or network.template.get("MTU") or str(world.driver.internet_mtu - 50)
     values |= {key: mtu for key in ("MTU", "GUEST_MTU") if not network.template.get(key)}
     lines = [template(values)]
-    if network.template.get(POOL):
+    if is_pool(network):
         lines += [range_template(one) for one in _ranges(world, network)]
     return "\n".join(lines)
 
@@ -75,6 +85,7 @@ def _ranges(world: World, network: Network) -> list[dict[str, str]]:
     report, ranges = Plan(), []
     there = set(network.values_of_ranges(ALLOCATION))
     with held(f"creating network {network.network_id}", config.lock_timeout, f"{config.state_directory}/create.lock"):
+        world.forget(("networks",))  # others may have got ranges while this one waited
         chooser = Chooser(world, network)
         for eip in claimed(world, network, report):
             reason = foreign(world, eip)
