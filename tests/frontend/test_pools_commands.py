@@ -79,7 +79,7 @@ def test_the_list_shows_where_every_elastic_ip_leads_and_what_is_wrong(cloud: Cl
 def test_the_list_says_what_is_wrong_with_a_whole_pool(cloud: Cloud) -> None:
     metal(cloud, "h1")
     cloud.add_pool(AWS_EIP_POOL="Pool=web")
-    head, line, reason, _ = lines_of(cloud, "list")
+    _, line, reason, _ = lines_of(cloud, "list")
     assert line.split() == ["-", "-", "public", "-", "-", "-", "-", "problem"]
     assert reason == "network public: AWS_EIP_POOL 'Pool=web' is not a tag filter like tag:Pool=web; correct it"
 
