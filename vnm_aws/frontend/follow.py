@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 from .. import lock
-from ..ec2 import ElasticIp, Interface
+from ..ec2 import Ec2Error, ElasticIp, Interface
 from ..errors import AwsOvsError
 from ..objects import Address, Host, Vm
 from ..oned import NotFoundError
+from .conflicts import conflicts, rivals
 from .hosts import FREE, eni_of, plan_free
 from .plan import Plan
 from .pools import associate, note
-from .world import ADDRESSES, ENI_ID, PRIVATE, TYPE, World
+from .world import ADDRESSES, ENI_ID, HOSTS, TYPE, VTEP, World
 
 STATUS = "AWS_EIP_STATUS"
 _PREFIX = "aws_ovs: "
 _OK = "OK: "
 _ATTEMPTS = 5
+_READ = (*ADDRESSES, "subnets")
+"""What following one VM reads of EC2 only in part."""
+
+_CONCERN_ALL = {"UnauthorizedOperation", "AuthFailure", "RequestLimitExceeded", "InternalError", "Unavailable"}
+"""What EC2 refuses for all VMs alike."""
 
 
 def plan(world: World) -> Plan:
@@ -47,7 +53,7 @@ def plan(world: World) -> Plan:
             eni = world.interfaces.get(host.template.get(ENI_ID, ""))
             moved = sorted({one.private_ip for vm in vms for one in _to_move(vm, host, eni)})
             text = f"move {', '.join(moved)} to it" if moved else "put Elastic IPs and their status right"
-            result.change(f"host {host.name}", text, _placing(world, host, [vm.vm_id for vm in vms]))
+            result.change(f"host {host.name}", text, _placing(world, host, sorted(vm.vm_id for vm in vms)))
     return result
 
 
@@ -55,15 +61,19 @@ def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
     """What brings the addresses of certain VMs to their hosts, VM by VM; what is wrong with one becomes a problem."""
     result = Plan()
     for vm_id in vm_ids:
-        vm = world.oned.vm(vm_id)
-        if not vm.addresses:
-            result.problem(
-                f"VM {vm_id}", "has no address in AWS: none of its networks of this driver gave it AWS_PRIVATE_IP"
-            )
-        elif not vm.on_host:
-            result.problem(f"VM {vm_id}", "does not run; its addresses follow when it does")
-        elif not _right(world, world.oned.host(vm.host_id), [vm]):
-            result.change(f"VM {vm_id}", f"bring its addresses to {vm.host}", _following(world, vm_id))
+        target = f"VM {vm_id}"
+        try:
+            vm = world.oned.vm(vm_id)
+            if not vm.addresses:
+                result.problem(
+                    target, "has no address in AWS: none of its networks of this driver gave it AWS_PRIVATE_IP"
+                )
+            elif not vm.on_host:
+                result.problem(target, "does not run; its addresses follow when it does")
+            elif not _right(world, world.oned.host(vm.host_id), [vm]):
+                result.change(target, f"bring its addresses to {vm.host}", _following(world, vm_id))
+        except NotFoundError as bad:
+            result.problem(target, str(bad))
     return result
 
 
@@ -82,13 +92,24 @@ def _place_all(world: World, host: Host, vm_ids: list[int]) -> None:
         AwsOvsError: some VMs cannot have their addresses; what concerns the others is done.
     """
     vms = _still(world, host, vm_ids)
+    reasons = []
     try:
         place(world, host, vms)
-    except AwsOvsError:
-        _place_each(world, host, vms)
+    except AwsOvsError as bad:
+        reasons = _place_each(world, host, vms, bad)
     for vm in vms:
-        if not _stays(world, vm):  # it moved while its address came here
-            follow(world, vm.vm_id)
+        try:
+            if not _stays(world, vm):  # it moved while its address came here
+                try:
+                    follow(world, vm.vm_id)
+                finally:
+                    world.forget(_READ)
+        except NotFoundError:
+            pass
+        except AwsOvsError as bad:
+            reasons.append(f"VM {vm.vm_id}: {bad}")
+    if reasons:
+        raise AwsOvsError("; ".join(reasons))
 
 
 def _still(world: World, host: Host, vm_ids: list[int]) -> list[Vm]:
@@ -101,18 +122,24 @@ def _still(world: World, host: Host, vm_ids: list[int]) -> list[Vm]:
     return vms
 
 
-def _place_each(world: World, host: Host, vms: list[Vm]) -> None:
-    """One VM's trouble must not keep the others from their addresses."""
-    world.forget(ADDRESSES)
+def _place_each(world: World, host: Host, vms: list[Vm], failure: AwsOvsError) -> list[str]:
+    """One VM's trouble must not keep the others from their addresses; what concerns all is not tried again for each."""
+    concerns_all = isinstance(failure, Ec2Error) and failure.code in _CONCERN_ALL
+    if not concerns_all:
+        world.forget(ADDRESSES)
     reasons = []
     for vm in vms:
         try:
+            if concerns_all and not _there(world, host, vm):
+                raise failure
             place(world, host, [vm])
+        except NotFoundError:
+            continue
         except AwsOvsError as bad:
             reasons.append(f"VM {vm.vm_id}: {bad}")
-            _report(world, vm, str(bad))
-    if reasons:
-        raise AwsOvsError("; ".join(reasons))
+            with contextlib.suppress(NotFoundError):
+                _report(world, vm, str(bad))
+    return reasons
 
 
 def _report(world: World, vm: Vm, reason: str) -> None:
@@ -128,23 +155,24 @@ def _to_move(vm: Vm, host: Host, eni: Interface | None) -> list[Address]:
     one that was not placed on another host last.
     """
     placed = vm.user_template.get(STATUS, "")
-    known = eni is not None and (not placed or (placed.startswith(_OK) and placed.endswith(_on_host(host))))
+    known = not placed or placed.endswith(_on_host(host))
     there = eni.addresses if eni is not None and known else ()
     return [one for one in vm.addresses if one.private_ip not in there]
 
 
 def _on_host(host: Host) -> str:
+    """How a status ends that was set when the addresses were on a host, whatever became of the Elastic IPs."""
     return f" on {host.name}"
 
 
 def _right(world: World, host: Host, vms: list[Vm]) -> bool:
+    return all(_there(world, host, vm) and not _differs(vm, success(vm, host)) for vm in vms)
+
+
+def _there(world: World, host: Host, vm: Vm) -> bool:
+    """True when nothing is to be changed in EC2 for a VM."""
     eni = world.interfaces.get(host.template.get(ENI_ID, ""))
-    return all(
-        not _to_move(vm, host, eni)
-        and all(_leads(world.elastic_ips, address) for address in vm.addresses)
-        and not _differs(vm, success(vm, host))
-        for vm in vms
-    )
+    return not _to_move(vm, host, eni) and all(_leads(world.elastic_ips, one) for one in vm.addresses)
 
 
 def _leads(elastic_ips: dict[str, ElasticIp], address: Address) -> bool:
@@ -174,33 +202,6 @@ def _setter(world: World, vm_id: int, values: dict[str, str]) -> Callable[[], No
     return lambda: world.oned.update_vm(vm_id, values)
 
 
-def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, str]:
-    """The VMs that cannot have an address because another VM, on another host, has it; with the reason.
-
-    An address is on one ENI only. The host that has it keeps it as long as a VM there claims it; else the oldest VM's host
-    gets it. VMs that share an address by ports must be on one host.
-    """
-    claims: dict[str, list[Vm]] = defaultdict(list)
-    for vm in sorted(vms, key=lambda one: one.vm_id):
-        if vm.on_host:
-            for address in {one.private_ip for one in vm.addresses}:
-                claims[address].append(vm)
-    losers: dict[int, str] = {}
-    for private_ip, claimants in claims.items():
-        if len({vm.host_id for vm in claimants}) < 2:
-            continue
-        eni = world.eni_of_address.get(private_ip)
-        holder = world.host_of_eni.get(eni.eni_id) if eni else None
-        winner = next((vm for vm in claimants if holder and vm.host_id == holder.host_id), claimants[0])
-        for vm in claimants:
-            if vm.host_id != winner.host_id:
-                losers[vm.vm_id] = (
-                    f"{private_ip} is in use by VM {winner.vm_id} on host {winner.host}; detach it from one of the two, or "
-                    f"migrate VM {vm.vm_id} to {winner.host}"
-                )
-    return losers
-
-
 def follow(world: World, vm_id: int) -> Vm | None:
     """Bring the addresses of one VM to the host where it runs.
 
@@ -221,7 +222,7 @@ def follow(world: World, vm_id: int) -> Vm | None:
                 except AwsOvsError as bad:
                     if _stays(world, vm):  # else it concerned the host that it has left
                         _report(world, vm, str(bad))
-                        raise
+                        raise AwsOvsError(str(bad)) from None  # whatever was not found, it is not the VM
                 else:
                     if _stays(world, vm):
                         return vm
@@ -244,7 +245,7 @@ def _stays(world: World, vm: Vm) -> bool:
 
 def _bring(world: World, vm: Vm) -> None:
     """Place one VM, having read of EC2 only what concerns it: the ENIs that have its addresses, and its Elastic IPs."""
-    world.forget(ADDRESSES)
+    world.forget((*ADDRESSES, *HOSTS))
     host = world.oned.host(vm.host_id)
     eni_id = eni_of(host)
     own = world.ec2.interfaces_with([eni_id])
@@ -257,32 +258,22 @@ def _bring(world: World, vm: Vm) -> None:
     world.elastic_ips = world.ec2.elastic_ips({one.allocation_id for one in vm.addresses if one.allocation_id})
     if missing:
         world.subnets = world.ec2.subnets([own[eni_id].subnet_id])
-        reason = conflicts(world, [vm, *_rivals(world, vm)]).get(vm.vm_id)
+    if missing or not all(_leads(world.elastic_ips, one) for one in vm.addresses):
+        reason = conflicts(world, [vm, *rivals(world, vm)]).get(vm.vm_id)
         if reason:
             raise AwsOvsError(reason)
-    place(world, host, [vm])
-    if missing:  # the scheduler is to know at once, not when the reconciler has run
+    try:
+        place(world, host, [vm])
+    finally:
+        if missing:
+            _note_free(world)
+
+
+def _note_free(world: World) -> None:
+    """The scheduler is to know at once, not when the reconciler has run; no failure of the VM's if it cannot be."""
+    with contextlib.suppress(AwsOvsError):
         for change in plan_free(world).changes:
             change.apply()
-
-
-def _rivals(world: World, vm: Vm) -> list[Vm]:
-    """The other VMs on a host that hold a lease of one of the VM's addresses."""
-    wanted = {one.private_ip for one in vm.addresses}
-    others: set[int] = set()
-    world.forget(("networks",))
-    for network in world.networks:
-        if any(one.attributes.get(PRIVATE) in wanted for one in network.ranges):
-            for one in world.oned.network(network.network_id).ranges:
-                if one.attributes.get(PRIVATE) in wanted:
-                    others.update(one.leases)
-    found = []
-    for other in sorted(others - {vm.vm_id, -1}):
-        with contextlib.suppress(NotFoundError):
-            rival = world.oned.vm(other)
-            if rival.on_host and wanted & {one.private_ip for one in rival.addresses}:
-                found.append(rival)
-    return found
 
 
 def place(world: World, host: Host, vms: list[Vm]) -> None:
@@ -303,6 +294,19 @@ def place(world: World, host: Host, vms: list[Vm]) -> None:
             lambda: any(set(missing) <= set(one.addresses) for one in world.ec2.interfaces_with([eni.eni_id]).values()),
         )
         note(world, eni, *missing)
+    try:
+        _lead(world, eni, vms)
+    except Ec2Error:
+        raise
+    except AwsOvsError as bad:
+        raise AwsOvsError(f"{bad}; the private addresses are{_on_host(host)}") from None
+    for vm in vms:
+        if _differs(vm, success(vm, host)):
+            world.oned.update_vm(vm.vm_id, success(vm, host))
+
+
+def _lead(world: World, eni: Interface, vms: list[Vm]) -> None:
+    """Let the Elastic IPs of VMs lead to their private addresses."""
     for address in {one.allocation_id: one for vm in vms for one in vm.addresses if one.allocation_id}.values():
         eip = world.elastic_ips.get(address.allocation_id)
         if eip is None:
@@ -313,9 +317,6 @@ def place(world: World, host: Host, vms: list[Vm]) -> None:
         if eip.private_ip != address.private_ip:
             _refuse_foreign(world, eip)
             associate(world, eip, eni.eni_id, address.private_ip)
-    for vm in vms:
-        if _differs(vm, success(vm, host)):
-            world.oned.update_vm(vm.vm_id, success(vm, host))
 
 
 def _check(world: World, host: Host, eni: Interface, missing: list[str]) -> None:
@@ -347,7 +348,12 @@ def _check(world: World, host: Host, eni: Interface, missing: list[str]) -> None
 
 
 def _refuse_foreign(world: World, eip: ElasticIp) -> None:
-    if eip.eni_id and eip.eni_id not in world.host_of_eni:
+    owner = world.host_of_eni.get(eip.eni_id)
+    if eip.eni_id and owner is None:
         raise AwsOvsError(
             f"Elastic IP {eip.public_ip} is associated with {eip.eni_id}, which is no OpenNebula host; disassociate it there"
+        )
+    if owner is not None and owner.template.get(VTEP) == eip.private_ip:
+        raise AwsOvsError(
+            f"Elastic IP {eip.public_ip} is the public address of host {owner.name} itself; disassociate it there"
         )

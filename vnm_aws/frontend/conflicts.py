@@ -1,0 +1,74 @@
+"""Several VMs that claim one private address or one Elastic IP: who has it, and what the others are told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TypeVar
+
+from ..objects import AddressRange, Vm
+from ..oned import NotFoundError
+from .world import ALLOCATION, NETWORKS, PRIVATE, World
+
+_T = TypeVar("_T")
+
+
+def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, str]:
+    """The VMs that cannot have an address because another VM has it; with the reason.
+
+    An address is on one ENI only. The host that has it keeps it as long as a VM there claims it; else the oldest VM's host
+    gets it. VMs that share an address by ports must be on one host. Likewise an Elastic IP leads to one private address.
+    """
+    hosts: dict[str, list[tuple[Vm, int]]] = defaultdict(list)
+    private: dict[str, list[tuple[Vm, str]]] = defaultdict(list)
+    for vm in sorted(vms, key=lambda one: one.vm_id):
+        for one in vm.addresses if vm.on_host else ():
+            hosts[one.private_ip].append((vm, vm.host_id))
+            if one.allocation_id:
+                private[one.allocation_id].append((vm, one.private_ip))
+    losers: dict[int, str] = {}
+    for private_ip, claims in hosts.items():
+        eni = world.eni_of_address.get(private_ip)
+        holder = world.host_of_eni.get(eni.eni_id) if eni else None
+        for vm, winner in _contested(claims, holder.host_id if holder else -1):
+            losers[vm.vm_id] = (
+                f"{private_ip} is in use by VM {winner.vm_id} on host {winner.host}; detach it from one of the two, or "
+                f"migrate VM {vm.vm_id} to {winner.host}"
+            )
+    for allocation_id, leads in private.items():
+        eip = world.elastic_ips.get(allocation_id)
+        for vm, winner in _contested(leads, eip.private_ip if eip else ""):
+            name = eip.public_ip if eip else allocation_id
+            losers[vm.vm_id] = (
+                f"Elastic IP {name} is in use by VM {winner.vm_id} with another AWS_PRIVATE_IP; detach it from one of the two"
+            )
+    return losers
+
+
+def _contested(claims: list[tuple[Vm, _T]], present: _T) -> list[tuple[Vm, Vm]]:
+    """Of VMs that claim one thing at a place each, the oldest first, those that lose it, and to whom."""
+    winner, place = next((one for one in claims if one[1] == present), claims[0])
+    return [(vm, winner) for vm, other in claims if other != place and vm.vm_id != winner.vm_id]
+
+
+def rivals(world: World, vm: Vm) -> list[Vm]:
+    """The other VMs that hold a lease of one of the VM's addresses or Elastic IPs."""
+    wanted = {value for one in vm.addresses for value in (one.private_ip, one.allocation_id) if value}
+    others: set[int] = set()
+    world.forget(NETWORKS)
+    for network in world.networks:
+        if any(_names(one, wanted) for one in network.ranges):
+            with contextlib.suppress(NotFoundError):
+                for one in world.with_leases(network.network_id).ranges:
+                    if _names(one, wanted):
+                        others.update(one.leases)
+    found = []
+    for other in sorted(others - {vm.vm_id, -1}):
+        with contextlib.suppress(NotFoundError):
+            found.append(world.oned.vm(other))
+    return found
+
+
+def _names(held: AddressRange, wanted: set[str]) -> bool:
+    return bool(wanted & {held.attributes.get(PRIVATE), held.attributes.get(ALLOCATION)})
