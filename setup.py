@@ -28,7 +28,7 @@ setup(
     ],
     extras_require={
         "frontend": [
-            "pyone>=7.0,<8",
+            "pyone>=7.2,<8",
             "boto3>=1.34,<2",
             "click>=8.1,<9",
         ],

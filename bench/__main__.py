@@ -1,4 +1,4 @@
-"""`make bench`: the wall time of pre, post and clean as processes, beside their floor in the same run.
+"""`make bench`: the wall time of pre, post and clean as processes, beside their floor in the same run; then the front-end half.
 
 The floor is what no driver of this kind can avoid: one bare Python start, one `sudo -n true`, one `ovs-vsctl` transaction
 that changes nothing, one `ovs-ofctl --bundle` of one flow.
@@ -16,6 +16,8 @@ from lxml import etree
 from tests.lab import promise
 from tests.lab.world.lab import ACTIONS, Lab
 from tests.lab.world.recording import load, substitute
+
+from . import frontend
 
 RESULTS = Path(__file__).parent / "results.json"
 ROUNDS = 21
@@ -88,6 +90,7 @@ def main() -> int:
     print(f"==> starting the lab; then {ROUNDS} rounds", flush=True)
     with Lab(hosts=2) as lab:
         results = report(measure(lab))
+    results |= frontend.main()
     width = max(map(len, results))
     print(f"\n{'NAME'.ljust(width)}  {'VALUE':>9}  UNIT  RATIO TO FLOOR")
     for name, result in results.items():

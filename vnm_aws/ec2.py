@@ -6,6 +6,7 @@ Credentials, Region and endpoint are left to boto3's own chain. A describe may s
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -13,14 +14,21 @@ from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+)
 
 from .addresses import Network, int_to_ip, shown
 from .errors import AwsOvsError
 
 _GONE = ("terminated", "shutting-down")
-_RETRIES = {"mode": "standard", "max_attempts": 10}
-"""botocore then backs off by itself, up to 20 s, when EC2 throttles or has a fault."""
+_RETRIES = 10
+"""botocore backs off by itself, up to 20 s, when EC2 throttles or has a fault; AWS_MAX_ATTEMPTS goes before."""
 
 
 _Filters = list[dict[str, Any]]
@@ -148,12 +156,14 @@ class Ec2:
     def __init__(self, region: str, patience: float) -> None:
         self._patience = patience
         self.changes = 0
+        self._unreachable = ""
         try:
-            config = Config(retries=_RETRIES, connect_timeout=10, read_timeout=60)
+            retries = {"mode": "standard"} | ({} if os.environ.get("AWS_MAX_ATTEMPTS") else {"max_attempts": _RETRIES})
+            config = Config(retries=retries, connect_timeout=10, read_timeout=60)
             self._client: Any = boto3.client("ec2", region_name=region or None, config=config)
         except NoRegionError:
             raise AwsOvsError("no AWS Region is configured; set region in /etc/one/aws_ovs.yaml") from None
-        except BotoCoreError as bad:
+        except (BotoCoreError, ValueError) as bad:
             raise AwsOvsError(f"boto3 cannot be used ({bad}); look at ~/.aws/config of this user") from None
 
     @property
@@ -162,6 +172,8 @@ class Ec2:
         return str(self._client.meta.region_name)
 
     def _call(self, action: str, do: Callable[[], Any]) -> Any:
+        if self._unreachable:  # after minutes of trying; whatever else is to be done need not wait as long again
+            raise AwsOvsError(self._unreachable)
         try:
             return do()
         except ClientError as bad:
@@ -171,8 +183,9 @@ class Ec2:
                 "there are no AWS credentials for this user; give the front-end an instance profile with "
                 "share/aws/iam-policy.json"
             ) from None
-        except EndpointConnectionError as bad:
-            raise AwsOvsError(f"EC2 cannot be reached ({bad}); check the Region and the network") from None
+        except (EndpointConnectionError, ConnectTimeoutError) as bad:
+            self._unreachable = f"EC2 cannot be reached ({bad}); check the Region and the network"
+            raise AwsOvsError(self._unreachable) from None
         except BotoCoreError as bad:
             raise AwsOvsError(f"EC2 did not answer {action} ({type(bad).__name__}: {bad}); try again") from None
 

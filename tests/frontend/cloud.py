@@ -6,14 +6,14 @@ import base64
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lxml import etree
 
+from tests.lab.world import oned_vm
 from tests.lab.world.ec2 import Ec2World, Instance
 from tests.lab.world.oned import Oned
 from vnm_aws.frontend import settings
@@ -241,35 +241,10 @@ class Cloud:
     def set_nics(self, vm_id: int, vnet_id: int, nics: Sequence[Mapping[str, str]]) -> None:
         """Give a VM these NICs instead of those it has; the recorded one lends the rest of its attributes."""
 
-        def edit(root: etree._Element) -> None:
-            template = root.find("TEMPLATE")
-            assert template is not None
-            recorded = template.find("NIC[VN_MAD='aws_ovs']")
-            assert recorded is not None
-            for old in template.findall("NIC") + template.findall("NIC_ALIAS"):
-                template.remove(old)
-            for number, values in enumerate(nics):
-                nic = etree.fromstring(etree.tostring(recorded))
-                for key in ("AWS_PRIVATE_IP", "EXTERNAL_IP", "AWS_ALLOCATION_ID"):
-                    for old in nic.findall(key):
-                        nic.remove(old)
-                for key, value in {"NIC_ID": str(number), "NETWORK_ID": str(vnet_id), **values}.items():
-                    found = nic.find(key)
-                    (etree.SubElement(nic, key) if found is None else found).text = value
-                template.append(nic)
-
-        self.oned.edit_vm(vm_id, edit)
+        each = [{"NETWORK_ID": str(vnet_id), **values} for values in nics]
+        self.oned.edit_vm(vm_id, lambda root: oned_vm.give_nics(root, each))
 
     def together(self, *actions: Any) -> list[Any]:
         """Do things at the same time; what they returned."""
-        results: list[Any] = [None] * len(actions)
-
-        def run(index: int) -> None:
-            results[index] = actions[index]()
-
-        threads = [threading.Thread(target=run, args=(index,)) for index in range(len(actions))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return results
+        with ThreadPoolExecutor(len(actions)) as pool:
+            return list(pool.map(lambda action: action(), actions))

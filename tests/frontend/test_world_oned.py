@@ -318,21 +318,15 @@ def test_nobody_else_reads_the_credentials(oned: Oned, tmp_path: Path) -> None:
     assert (tmp_path / "one_auth").read_text() == f"{SESSION}\n"
 
 
-def test_many_objects_are_there_soon_and_gone_at_once(oned: Oned, client: Client) -> None:
-    start = time.monotonic()
+def test_many_objects_are_made_and_a_reset_leaves_none(oned: Oned, client: Client) -> None:
     oned.populate(RUNNING_VM, hosts=500, vms=8000)
-    populated = time.monotonic()
-    assert populated - start < 5
     assert [len(host.vms) for host in client.hosts()] == [16] * 500
     assert client.vm(7999).host == "host499"
     oned.fail_next("one.clusterpool.info")
     oned.set_raft_state(2)
     oned.latency = 9
     endpoint = oned.endpoint
-    # Of this thread, as others may have the processor.
-    start = time.thread_time()
     oned.reset()
-    assert time.thread_time() - start < 0.01
     assert (oned.endpoint, oned.calls(), oned.latency) == (endpoint, [], 0)
     assert client.clusters() == {0: "default"}
     assert (client.hosts(), client.networks(), list(client.vms(0, -1)), client.hooks()) == ([], [], [], [])

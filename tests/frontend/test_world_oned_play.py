@@ -204,8 +204,6 @@ def test_hooks(client: Client) -> None:
         "$API",
         "NO",
     )
-    client.update_hook(number, 'CALL="one.vn.add_ar" COMMAND="other"')
-    assert client.hooks()[0].template == {"CALL": "one.vn.add_ar", "COMMAND": "other"}
     with pytest.raises(AwsOvsError, match="NAME is already taken by Hook"):
         client.add_hook(HOOK)
     client.remove_hook(number)
@@ -240,7 +238,6 @@ def test_a_hook_on_vms_says_when(client: Client) -> None:
         lambda client: client.remove_range(9, 0),
         lambda client: client.vm(9),
         lambda client: client.update_vm(9, {"A": "1"}),
-        lambda client: client.update_hook(9, HOOK),
         lambda client: client.remove_hook(9),
     ],
 )
