@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.lab import checks, promise
 from tests.lab.checks import Check
 from tests.lab.topology import DrawnHost, DrawnVm, as_svg, as_text
+from tests.lab.world.front_end import FrontEnd
 from tests.lab.world.guest import Guest
 from tests.lab.world.lab import Lab
 from tests.lab.world.recording import Recording, load, substitute
@@ -19,6 +22,17 @@ DRAWING = Path("demo-topology.svg")
 ELASTIC = ("AWS_PRIVATE_IP", "AWS_ALLOCATION_ID", "EXTERNAL_IP")
 DOWNLOAD_BYTES, DOWNLOAD_S, ADDRESS_DELAY_S = 4_000_000, 8, 1.0
 BROADCASTS = 5
+ELASTIC_IP = "54.10.20.41"
+POOL = """
+NAME = "public"
+VN_MAD = "aws_ovs"
+BRIDGE = "ovsbr0"
+VLAN_ID = "100"
+AWS_EIP_POOL = "tag:Pool=web"
+NETWORK_ADDRESS = "192.168.0.0"
+NETWORK_MASK = "255.255.255.0"
+GATEWAY = "192.168.0.1"
+"""
 
 _LISTEN = """
 import socket, time
@@ -57,10 +71,25 @@ class Vm:
         self.ip = self.card.ip
 
 
-def machines() -> list[Vm]:
-    """VM A as recorded, B and C made of it without an Elastic IP."""
+class Lease(NamedTuple):
+    """What OpenNebula gives VM A of the pool: an address range of the Elastic IP."""
+
+    vnet_id: int
+    ar_id: int
+    ip: str
+    attributes: dict[str, str]
+
+    def given(self, recording: Recording) -> Recording:
+        """A recorded operation of VM A, with this lease."""
+        private_ip, allocation = self.attributes["AWS_PRIVATE_IP"], self.attributes["AWS_ALLOCATION_ID"]
+        values = {"10.0.0.41": private_ip, "eipalloc-0a1": allocation}
+        return substitute(recording, ips={"192.168.0.250": self.ip}, values=values)
+
+
+def machines(lease: Lease) -> list[Vm]:
+    """VM A as recorded, with its lease; B and C made of it without an Elastic IP."""
     recorded = load("deploy")
-    made = [Vm("A", recorded)]
+    made = [Vm("A", lease.given(recorded))]
     for number, name in enumerate("BC", 2):
         ips = {"192.168.0.10": f"192.168.0.1{number}", "192.168.0.250": f"192.168.0.2{number}"}
         made.append(Vm(name, substitute(recorded, vm_id=number, hosts={"h1": f"h{number}"}, ips=ips, strip=ELASTIC)))
@@ -70,6 +99,35 @@ def machines() -> list[Vm]:
 def say(text: str) -> None:
     """Show progress."""
     print(f"==> {text}", flush=True)
+
+
+def front_end(lab: Lab, one: FrontEnd) -> Iterator[Check]:
+    """The front-end half, from nothing: hosts, a pool, peers."""
+    for host in lab.hosts.values():
+        host.run(["aws-ovs", "peers"], stdin='{"peers": []}')
+    lab.ec2.allocate_eip(ELASTIC_IP, {"Pool": "web"})
+    one.oneaws("host", "sync")
+    names = sorted(line["NAME"] for line in json.loads(one.oneaws("host", "list", "--json").stdout))
+    yield Check("tagged instances are OpenNebula hosts", names == sorted(lab.hosts), " ".join(names))
+    one.create_network(POOL)
+    (line,) = one.elastic_ips()
+    seen = f"{line['IP']} with {line['PRIVATE_IP']}"
+    yield Check(f"Elastic IP {ELASTIC_IP} is a range of the pool", line["STATUS"] == "ok", seen)
+    for name in lab.hosts:
+        states = lab.tunnels(name)
+        seen = ", ".join(f"{peer} {state}" for peer, state in states.items())
+        yield Check(f"{name} has its peers", sorted(states.values()) == ["self", "up", "up"], seen)
+
+
+def leased(one: FrontEnd) -> Lease:
+    """What the pool has for VM A."""
+    (line,) = one.elastic_ips()
+    attributes = {
+        "AWS_PRIVATE_IP": line["PRIVATE_IP"],
+        "EXTERNAL_IP": ELASTIC_IP,
+        "AWS_ALLOCATION_ID": line["ALLOCATION"],
+    }
+    return Lease(0, int(line["AR"]), line["IP"], attributes)
 
 
 def pings(lab: Lab, vms: list[Vm]) -> Iterator[Check]:
@@ -111,10 +169,10 @@ def broadcast(lab: Lab, vms: list[Vm]) -> Iterator[Check]:
         yield Check(f"{BROADCASTS} broadcasts of A arrive at {vm.name}, each once", passed, f"{count} arrived")
 
 
-def migration(lab: Lab, vm: Vm) -> Iterator[Check]:
-    """A moves to h3 during a download from it; AWS moves its address a second later."""
+def migration(lab: Lab, one: FrontEnd, vm: Vm, lease: Lease) -> Iterator[Check]:
+    """A moves to h3 during a download from it; the hook moves its address, and AWS acts a second later."""
     elastic = vm.card.reaches[0]
-    moved = substitute(load("live-migrate"), hosts={"h2": "h3"})
+    moved = substitute(lease.given(load("live-migrate")), hosts={"h2": "h3"})
     lab.vpc.set_delay(ADDRESS_DELAY_S)
     with checks.Web() as web:
         web.guest(lab.guest(vm.vm_id), {8080})
@@ -125,15 +183,20 @@ def migration(lab: Lab, vm: Vm) -> Iterator[Check]:
         )
         time.sleep(2)
         before = time.monotonic()
-        lab.play(moved)
+        lab.play(moved, follow=False)
         took = time.monotonic() - before
+        one.migrate_vm(vm.vm_id, "h3")
+        hook = time.monotonic() - before - took
+        lab.vpc.settle()
         size = download.communicate(timeout=70)[0].strip()
         whole = time.monotonic() - started
     lab.vpc.set_delay(0)
-    seen = f"{size} of {DOWNLOAD_BYTES} bytes in {whole:.1f} s, migration {took:.1f} s of them"
+    seen = f"{size} of {DOWNLOAD_BYTES} bytes in {whole:.1f} s, migration {took:.1f} s of them, hook {hook:.1f} s"
     yield Check("A migrates live to h3 during a download from it", size == str(DOWNLOAD_BYTES), seen)
     guest = lab.guest(vm.vm_id)
     yield Check("A runs on h3", guest.host is lab.hosts["h3"], guest.host.name if guest.host else "nowhere")
+    (line,) = one.elastic_ips()
+    yield Check("its private address is on h3", (line["HOST"], line["STATUS"]) == ("h3", "ok"), line["HOST"])
     with checks.Web() as web:
         web.guest(guest, {80})
         seen = checks.fetch_in(lab, elastic.public_ip)
@@ -167,16 +230,26 @@ def drawn(lab: Lab, vms: list[Vm]) -> list[DrawnHost]:
 
 def run(lab: Lab, found: list[Check]) -> list[DrawnHost]:
     """The demo on a lab; its checks are added to `found` as they are made."""
-    vms = machines()
+    with FrontEnd(lab) as one:
+        return _run(lab, one, found)
 
+
+def _run(lab: Lab, one: FrontEnd, found: list[Check]) -> list[DrawnHost]:
     def take(of: Iterator[Check]) -> None:
         for check in of:
             print(f"    {check}", flush=True)
             found.append(check)
 
+    say("the front-end: instances become hosts, an Elastic IP an address range, and hosts get their peers")
+    take(front_end(lab, one))
+    lease = leased(one)
+    vms = machines(lease)
     for vm in vms:
         started = time.monotonic()
-        lab.play(vm.recording)
+        lab.play(vm.recording, follow=False)
+        if vm.name == "A":
+            one.run_vm(vm.vm_id, "h1", lease.vnet_id, lease.ar_id, lease.attributes)
+            lab.vpc.settle()
         say(f"VM {vm.name} deployed on {vm.recording.steps[0].runs_on} in {time.monotonic() - started:.1f} s")
     say("the VMs reach each other across the hosts")
     take(pings(lab, vms))
@@ -185,7 +258,7 @@ def run(lab: Lab, found: list[Check]) -> list[DrawnHost]:
     say("a broadcast")
     take(broadcast(lab, vms))
     say(f"a live migration; AWS moves the address {ADDRESS_DELAY_S:.0f} s late")
-    take(migration(lab, vms[0]))
+    take(migration(lab, one, vms[0], lease))
     return drawn(lab, vms)
 
 

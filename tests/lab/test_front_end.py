@@ -64,7 +64,7 @@ def test_an_elastic_ip_follows_its_vm(fresh_lab: Lab, front_end: FrontEnd) -> No
     fresh_lab.ec2.allocate_eip(ELASTIC_IP, {"Pool": "web"})
     front_end.oneaws("host", "sync")
     vnet_id = front_end.create_network(NETWORK)
-    (line,) = json.loads(front_end.oneaws("eip", "list", "--json").stdout)["elastic_ips"]
+    (line,) = front_end.elastic_ips()
     assert (line["EXTERNAL_IP"], line["STATUS"]) == (ELASTIC_IP, "ok")
     given = {"AWS_PRIVATE_IP": line["PRIVATE_IP"], "EXTERNAL_IP": ELASTIC_IP, "AWS_ALLOCATION_ID": line["ALLOCATION"]}
     values = {"10.0.0.41": line["PRIVATE_IP"], "eipalloc-0a1": line["ALLOCATION"]}  # recorded: ours
@@ -82,7 +82,7 @@ def test_an_elastic_ip_follows_its_vm(fresh_lab: Lab, front_end: FrontEnd) -> No
     assert _reached(fresh_lab, 1) != CLIENT
     front_end.migrate_vm(1, elsewhere)
     assert _reached(fresh_lab, 1) == CLIENT
-    (line,) = json.loads(front_end.oneaws("eip", "list", "--json").stdout)["elastic_ips"]
+    (line,) = front_end.elastic_ips()
     assert (line["HOST"], line["VM"], line["STATUS"]) == (elsewhere, "1", "ok")
     assert front_end.oneaws("reconcile").stdout == "Nothing to change.\n"
 

@@ -12,7 +12,7 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from . import image, oned_vm
 from .host import Host
@@ -171,6 +171,10 @@ class FrontEnd(Namespace):
         self.oned.finish_vnet_create(vnet_id, done.stdout)
         self.hook("vnet_ready", self.oned.document("VNET", vnet_id))
         return vnet_id
+
+    def elastic_ips(self) -> list[dict[str, Any]]:
+        """What `oneaws eip list` shows."""
+        return list(json.loads(self.oneaws("eip", "list", "--json").stdout)["elastic_ips"])
 
     def host_id(self, name: str) -> int:
         """The ID of a host in OpenNebula."""
