@@ -92,7 +92,8 @@ class Cloud:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start `oneaws`, so that it can be killed."""
         return subprocess.Popen(
-            [_PROGRAM, *words],
+            # A shell may have started us with the signal ignored, which is inherited.
+            ["env", "--default-signal=INT", _PROGRAM, *words],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
