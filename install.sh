@@ -29,6 +29,8 @@ KEPT=/var/lib/one/aws_ovs # what the front-end half remembers; it can all be fou
 UNITS=/usr/lib/systemd/system
 TIMER=aws_ovs-reconcile.timer
 ENABLED=/etc/systemd/system/timers.target.wants/$TIMER
+RESTORE=aws_ovs-restore.service
+WANTS=/etc/systemd/system/ovs-vswitchd.service.wants # who is started whenever ovs-vswitchd is
 COMPLETIONS=/usr/share/bash-completion/completions
 BACKUP=$ONED_CONF.before-aws_ovs
 
@@ -39,13 +41,13 @@ Usage: install.sh --frontend | --node | --uninstall [--frontend] [--node]   [--d
   --frontend   on the OpenNebula front-end: the driver's scripts, hooks, probe and configuration among OpenNebula's
                remotes, $SETTINGS, the command oneaws and its timer, and the driver's lines in
                $ONED_CONF
-  --node       on a KVM host: the program $PROGRAM, its sudoers rule and directories
+  --node       on a KVM host: $PROGRAM, its sudoers rule and directories, and the unit that restores flows
   --uninstall  remove what is installed, or only the part named; edited configurations stay, and so do the hooks in
                OpenNebula, which 'oneaws hooks remove' removes before
   --dry-run    print each change, make none
   --help       print this text
 
-Both parts may be on one machine. No service is started, and only the timer is stopped, when it is removed.
+Both parts may be on one machine. Nothing is started now, and only the timer is stopped, when it is removed.
 Python packages come from where pip is configured to find them (PIP_INDEX_URL, PIP_NO_INDEX and PIP_FIND_LINKS are honoured).
 END
 }
@@ -267,26 +269,28 @@ share() { # what oneaws and the administrator read: hook templates, network temp
     done
 }
 
-units() {
+units() { # PART: frontend or node
     local before=$CHANGES
     [[ -d $UNITS ]] || return 0
-    put_all "$SOURCE/share/systemd" "$UNITS" 644 root:root
+    put_all "$SOURCE/share/systemd/$1" "$UNITS" 644 root:root
+    if [[ $1 == node ]]; then directory "$WANTS" 755 root:root; link "$UNITS/$RESTORE" "$WANTS/$RESTORE"; fi
     [[ $CHANGES == "$before" ]] || reload_units
 }
 
-drop_units() {
+drop_units() { # PART
     local before=$CHANGES
-    if [[ -L $ENABLED && -d /run/systemd/system ]]; then
-        change "stop and disable $TIMER" systemctl --quiet disable --now "$TIMER"
+    if [[ $1 == node ]]; then
+        drop "$WANTS/$RESTORE"
+        [[ ! -d $WANTS || -n $(find "$WANTS" -mindepth 1 ! -name "$RESTORE" -print -quit) ]] || change "remove $WANTS" rmdir "$WANTS"
+    else
+        [[ ! -L $ENABLED || ! -d /run/systemd/system ]] || change "stop and disable $TIMER" systemctl --quiet disable --now "$TIMER"
+        drop "$ENABLED"
     fi
-    drop "$ENABLED"
-    drop_all "$SOURCE/share/systemd" "$UNITS"
+    drop_all "$SOURCE/share/systemd/$1" "$UNITS"
     [[ $CHANGES == "$before" ]] || reload_units
 }
 
-reload_units() {
-    [[ ! -d /run/systemd/system ]] || change "let systemd read its units again" systemctl daemon-reload
-}
+reload_units() { [[ ! -d /run/systemd/system ]] || change "let systemd read its units again" systemctl daemon-reload; }
 
 install_frontend() {
     local owner group
@@ -308,7 +312,7 @@ install_frontend() {
     configuration "$SOURCE/remotes/etc/vnm/aws_ovs.yaml" "$CONFIG" "$SHIPPED" 644 "$owner"
     configuration "$SOURCE/share/etc/aws_ovs.yaml" "$SETTINGS" "$SHIPPED_SETTINGS" 640 "root:$group"
     share
-    units
+    units frontend
     [[ ! -d $COMPLETIONS ]] || put "$SOURCE/share/bash-completion/oneaws" "$COMPLETIONS/oneaws" 644 root:root
     oned_conf install
     if [[ $CHANGES -gt 0 && -z $DRY_RUN ]]; then
@@ -332,12 +336,12 @@ install_node() {
     put "$SOURCE/share/tmpfiles/aws_ovs.conf" "$TMPFILES" 644 root:root
     put "$SOURCE/share/sysctl/60-aws_ovs.conf" "$SYSCTL" 644 root:root
     put "$SOURCE/share/sudoers/aws_ovs" "$SUDOERS" 440 root:root
+    units node
 }
 
 uninstall_frontend() {
-    local directory
     [[ ! -f $ONED_CONF ]] || oned_conf remove
-    drop_units
+    drop_units frontend
     [[ ! -d $HOOKS ]] || echo "left: the hooks in OpenNebula, if there are any; 'onehook list' shows them as aws_ovs-..., remove them with 'onehook delete'"
     drop_all "$SOURCE/hooks/aws_ovs" "$HOOKS"
     drop_empty "$HOOKS" "files that are not the driver's"
@@ -346,13 +350,13 @@ uninstall_frontend() {
     drop_empty "$DRIVER" "files that are not the driver's"
     drop_configuration "$CONFIG" "$SHIPPED"
     drop_configuration "$SETTINGS" "$SHIPPED_SETTINGS"
-    for directory in "$SHARE" "$KEPT"; do
-        [[ ! -d $directory ]] || change "remove $directory" rm -rf "$directory"
-    done
+    [[ ! -d $SHARE ]] || change "remove $SHARE" rm -rf "$SHARE"
+    [[ ! -d $KEPT ]] || change "remove $KEPT" rm -rf "$KEPT"
     drop "$COMPLETIONS/oneaws" "$ONEAWS"
 }
 
 uninstall_node() {
+    drop_units node
     drop "$SUDOERS" "$PROGRAM" "$SYSCTL" "$TMPFILES"
     if [[ -n $(find "$RUN/vms" -type f -print -quit 2>/dev/null) ]]; then
         echo "left: $RUN, which holds the state of VMs that run here; remove it with: rm -r $RUN"

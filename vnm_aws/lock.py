@@ -1,7 +1,12 @@
-"""A lock around read, plan and apply: one for a node, one for a front-end."""
+"""A lock around read, plan and apply: one for a node, one for a front-end.
+
+Whoever has to wait does so in the kernel's queue, first come, first served. The kernel also takes out of it, and frees of
+the lock, a process that dies, however it dies.
+"""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import fcntl
 import os
@@ -16,7 +21,7 @@ PATH = f"{RUN}/lock"
 
 @contextlib.contextmanager
 def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
-    """Hold a lock, by default the node's; the kernel releases it when the process dies, however it dies.
+    """Hold a lock, by default the node's.
 
     Args:
         what: who holds it, as the error of one that waits in vain shows it.
@@ -24,15 +29,17 @@ def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
         path: the lock file.
 
     Raises:
-        AwsOvsError: another action held the lock all the time.
+        AwsOvsError: its turn did not come in time.
     """
     with _opened(path) as descriptor:
-        deadline = time.monotonic() + timeout
-        while not _take(descriptor, what):
-            if time.monotonic() > deadline:
-                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
-                raise AwsOvsError(f"busy: {holder} has held {path} for over {timeout:.0f} s; look at that process")
-            time.sleep(0.005)
+        if not _free(descriptor) and not _wait(descriptor, timeout):
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+            since = time.time() - os.fstat(descriptor).st_mtime
+            raise AwsOvsError(
+                f"busy: {holder} has held {path} for {since:.0f} s, and this has waited for {timeout:.0f} s; "
+                "look at that process"
+            )
+        _sign(descriptor, what)
         yield
 
 
@@ -40,24 +47,54 @@ def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
 def tried(what: str, path: str) -> Iterator[bool]:
     """Hold a lock if it is free; False when it is not."""
     with _opened(path) as descriptor:
-        yield _take(descriptor, what)
+        free = _free(descriptor)
+        if free:
+            _sign(descriptor, what)
+        yield free
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[int]:
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as bad:
+        raise AwsOvsError(
+            f"{path} cannot be opened ({bad.strerror}); run this as its owner: oneadmin on a front-end, root on a node"
+        ) from None
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, what: str) -> bool:
+def _free(descriptor: int) -> bool:
+    """Take the lock if nobody has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def _wait(descriptor: int, timeout: float) -> bool:
+    """Take the lock when it is our turn. A thread waits, because flock itself knows no timeout."""
+    own = os.dup(descriptor)  # the thread's: if its turn comes when nobody waits for it any more, closing it ends that
+    turn = _thread.allocate_lock()
+    turn.acquire()
+
+    def queue() -> None:
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX)
+            turn.release()
+        finally:
+            os.close(own)
+
+    _thread.start_new_thread(queue, ())
+    return turn.acquire(timeout=timeout)
+
+
+def _sign(descriptor: int, what: str) -> None:
+    """Say who has the lock; the file's time says since when."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{what} (pid {os.getpid()})\n".encode(), 0)
-    return True

@@ -6,6 +6,7 @@ and its stderr, which two anonymous files serve without any pipe that could fill
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,13 +39,22 @@ def start(argv: Sequence[str], stdin: str = "") -> Tool:
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, errors, 2),
         ]
-        pid = os.posix_spawnp(argv[0], list(argv), _ENVIRONMENT, file_actions=actions)
+        pid = os.posix_spawn(_find(argv[0]), list(argv), _ENVIRONMENT, file_actions=actions)
     except OSError:
         os.close(errors)
         raise
     finally:
         os.close(source)
     return Tool(argv[0], pid, errors)
+
+
+def _find(name: str) -> str:
+    """Where a tool is; `posix_spawnp` would look in the PATH of whoever has started us."""
+    for directory in _ENVIRONMENT["PATH"].split(":"):
+        path = f"{directory}/{name}"
+        if os.access(path, os.X_OK):
+            return path
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def finish(tool: Tool) -> str | None:

@@ -84,11 +84,8 @@ class Vm(NamedTuple):
     vm_id: int
     hostname: str
     nics: tuple[Nic, ...]
-
-    @property
-    def attaching(self) -> bool:
-        """True when the action concerns one NIC or alias only."""
-        return any(nic.attach or any(alias.attach for alias in nic.aliases) for nic in self.nics)
+    attaching: bool
+    """Whether the action concerns one NIC or alias only; it may be none of `nics`."""
 
     @property
     def concerned(self) -> tuple[Nic, ...]:
@@ -137,7 +134,9 @@ def parse(document: bytes) -> Vm:
         raise AwsOvsError(f"the document is a {addresses.shown(str(root.tag))}, not a VM; send what OpenNebula sends")
     vm_id = addresses.number(root.findtext("ID") or "", "the VM's ID", 0, 2**31 - 1)
     hostnames = [element.text or "" for element in root.iterfind("HISTORY_RECORDS/HISTORY/HOSTNAME")]
-    return Vm(vm_id, hostnames[-1] if hostnames else "", _nics(root))
+    marks = (*root.iterfind("TEMPLATE/NIC/ATTACH"), *root.iterfind("TEMPLATE/NIC_ALIAS/ATTACH"))
+    attaching = any((mark.text or "").strip().upper() == "YES" for mark in marks)
+    return Vm(vm_id, hostnames[-1] if hostnames else "", _nics(root), attaching)
 
 
 class _Fields:

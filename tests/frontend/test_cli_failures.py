@@ -181,3 +181,9 @@ def test_hooks_and_vnet_create_show_no_secret_either(
         assert SECRET not in done.stdout + done.stderr
     assert SECRET.encode() not in guarded.oned.document("VNET", vnet_id)
     assert files_with_it(guarded) == ["one_auth"]
+
+
+def test_a_state_directory_that_cannot_be_used_is_named(cloud: Cloud) -> None:
+    cloud.configure(state_directory=str(cloud.directory / "aws_ovs.yaml" / "state"))
+    said = cloud.oneaws("host", "sync", code=1).stderr
+    assert "aws_ovs.yaml/state/lock cannot be opened (Not a directory); run this as its owner: oneadmin" in said

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .machine import CHECKOUT, CONFIG, ONED_CONF, PLAIN, REPOSITORY, SETTINGS, SHIMS, Machine, copy_environment
+from .machine import CHECKOUT, CONFIG, ONED_CONF, PLAIN, REPOSITORY, SETTINGS, SHIMS, UNITS, Machine, copy_environment
 
 # As an administrator may have written it.
 PREPARED = (
@@ -92,6 +92,35 @@ def test_the_parts_go_one_by_one(machine: Machine) -> None:
     assert "datapath_type" in machine.run(["oneaws", "config"]).stdout
     machine.install("--uninstall")
     assert machine.run(["test", "-e", "/usr/lib/aws_ovs"], check=False).returncode == 1
+
+
+def test_systemd_restores_a_node_whenever_open_vswitch_starts(machine: Machine) -> None:
+    machine.run(["sh", "-ec", "mkdir -p /run/systemd/system; rm -f /usr/bin/systemctl"])
+    machine.write("/usr/bin/systemctl", '#!/bin/sh\necho "$@" >>/run/asked\n')
+    machine.run(["chmod", "755", "/usr/bin/systemctl"])
+    machine.install("--node")
+    wants = "/etc/systemd/system/ovs-vswitchd.service.wants"
+    unit, enabled = f"{UNITS}/aws_ovs-restore.service", f"{wants}/aws_ovs-restore.service"
+    assert machine.run(["readlink", enabled]).stdout.strip() == unit
+    assert machine.run(["stat", "-c", "%a %U:%G", unit]).stdout.strip() == "644 root:root"
+    assert machine.read("/run/asked") == "daemon-reload\n", "nothing is started"
+    if machine.run(["sh", "-c", "command -v systemd-analyze"], check=False).returncode == 0:
+        assert machine.run(["systemd-analyze", "verify", unit]).stderr == ""
+    command = re.search(r"(?m)^ExecStart=(.*)$", machine.read(unit))
+    assert command
+    done = machine.run(command[1].split(), check=False)
+    assert (done.returncode, done.stderr.split()[:2]) == (1, ["ERROR:", "restore:"]), "this machine has no ENI"
+    # Disabled by hand, it comes back.
+    machine.run(["rm", enabled])
+    assert "link" in machine.install("--node", "--dry-run")
+    machine.install("--node")
+    assert machine.install("--node").strip() == "Nothing to change."
+    machine.write(f"{wants}/other.service", "")
+    machine.run(["rm", "/run/asked"])
+    machine.install("--uninstall")
+    assert machine.read("/run/asked") == "daemon-reload\n", "no running service is stopped"
+    assert machine.run(["ls", wants]).stdout == "other.service\n"
+    assert machine.run(["test", "-e", unit], check=False).returncode == 1
 
 
 @pytest.mark.parametrize("name", ONED_CONFS)

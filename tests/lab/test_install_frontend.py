@@ -81,7 +81,7 @@ def test_everything_has_its_place_its_owner_and_its_mode(installed: Machine) -> 
         ("hooks", f"{SHARE}/hooks"),
         ("vnet", f"{SHARE}/vnet"),
         ("aws", f"{SHARE}/aws"),
-        ("systemd", UNITS),
+        ("systemd/frontend", UNITS),
     ):
         sources |= {f"{place}/{path.name}": f"{kind}/{path.name}" for path in (REPOSITORY / "share" / kind).iterdir()}
     for path, source in sources.items():

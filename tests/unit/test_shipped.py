@@ -20,7 +20,7 @@ SETTINGS = SHARE / "etc/aws_ovs.yaml"
 HOOKS = sorted((SHARE / "hooks").glob("*.hook"))
 LAUNCHERS = sorted((REPOSITORY / "hooks/aws_ovs").iterdir())
 TEMPLATES = sorted((SHARE / "vnet").glob("*.tmpl"))
-UNITS = sorted((SHARE / "systemd").iterdir())
+UNITS = sorted((SHARE / "systemd").glob("*/*"))
 
 # What oned takes as the state of a host, and of a network.
 _STATES = {"HOST": {"MONITORED", "ERROR", "OFFLINE", "DISABLED", "INIT"}, "NET": {"READY", "ERROR"}}
@@ -139,7 +139,7 @@ def test_a_unit_is_well_formed(path: Path) -> None:
 
 
 def test_the_timer_runs_the_reconciler_as_oneadmin() -> None:
-    timer, service = SHARE / "systemd/aws_ovs-reconcile.timer", SHARE / "systemd/aws_ovs-reconcile.service"
+    timer, service = (SHARE / f"systemd/frontend/aws_ovs-reconcile.{kind}" for kind in ("timer", "service"))
     assert timer.stem == service.stem
     text = service.read_text()
     assert "\nType=oneshot\n" in text

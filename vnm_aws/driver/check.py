@@ -6,20 +6,28 @@ import json
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
 from ..overlay import bridges, pipeline, tunnels
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
-from ..underlay import kernel
+from ..underlay import eni, kernel, surroundings
 from . import node as node_module
 from . import state
 from .node import Node
 
 _RESTORE = "run 'aws-ovs restore'"
-_FLOW_FAILURE = "ovs-ofctl cannot compare the flows of bridge {} ({})"
+_SYNC = "run 'oneaws mesh sync --all' on the front-end"
+_SEND = (
+    "let OpenNebula send the VM again: 'onesecgroup commit' with a security group of one of its NICs, or power it off "
+    "and resume it"
+)
+_LEARNED = (f"table={pipeline.LEARNED} ", f"cookie={pipeline.NODE_COOKIE | 1:#x} ")
+"""What a flow has that the pipeline itself adds when it learns where a MAC is."""
+_TO_PATCHES = "table=32 "
+_OURS = ("guest", "node", "patch", "tunnel")
 
 
 class Difference(NamedTuple):
@@ -35,7 +43,7 @@ def run(node: Node, as_json: bool) -> int:
     Returns:
         the exit code: 1 when there are any.
     """
-    found = list(differences(node))
+    found = differences(node)
     if as_json:
         print(json.dumps([one._asdict() for one in found], indent=2))
     else:
@@ -46,32 +54,65 @@ def run(node: Node, as_json: bool) -> int:
     return 1 if found else 0
 
 
-def differences(node: Node) -> Iterator[Difference]:
-    """Everything that differs, the base first."""
-    running = node_module.vswitchd()
-    if running == node_module.NOT_RUNNING:
-        yield Difference("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")
-        return
-    yield from _marker(node)
+def differences(node: Node) -> list[Difference]:
+    """Everything that differs, each once, the causes first."""
+    if node_module.vswitchd() == node_module.NOT_RUNNING:
+        return [Difference("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")]
     ports = state.everything()
-    yield from _files()
-    for plan in node.plans(ports):
-        yield from map(Difference, plan.reasons)
-    yield from _peers(node)
-    yield from _strangers(node)
-    yield from _plugged(node, ports)
-    yield from _flows(node, ports)
-    settings = node.config
-    yield from map(
-        Difference,
-        kernel.differences(node.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu),
+    parts = (
+        _plugged(node, ports),
+        _files(),
+        _marker(node),
+        _peers(node),
+        _strangers(node),
+        _open_vswitch(node, ports),
+        _kernel(node, ports),
+        (Difference(*trouble) for trouble in surroundings.troubles()),
     )
+    found: dict[str, Difference] = {}
+    for part in parts:
+        for one in _explained(part):
+            found.setdefault(one.what, one)
+    return list(found.values())
+
+
+def _explained(part: Iterable[Difference]) -> Iterator[Difference]:
+    """What a part of the check finds and, where it cannot go on, why: an error is a sentence with a remedy, too."""
+    try:
+        yield from part
+    except AwsOvsError as bad:
+        what, _, remedy = str(bad).partition("; ")
+        yield Difference(what, remedy)
+
+
+def _files() -> Iterator[Difference]:
+    for vm_id in state.damaged():
+        yield Difference(f"the file of VM {vm_id} in {state.DIRECTORY} is damaged", _SEND)
+
+
+def _peers(node: Node) -> Iterator[Difference]:
+    """The peer list, and tunnels that are there and carry nothing."""
+    try:
+        peers = tunnels.load()
+    except AwsOvsError as bad:
+        yield Difference(str(bad).partition("; ")[0], _SYNC)
+        return
+    own, seen = node.underlay.address, tunnels.observe(node.db)
+    if not any(peer.vtep == own for peer in peers):
+        yield Difference(f"the peer list lacks this node ({own})" if peers else "this node has no peer list", _SYNC)
+    for peer in peers:
+        tunnel = seen.get(peer.name)
+        if peer.vtep != own and tunnel is not None and tunnel.state != "up":
+            yield Difference(
+                f"the tunnel to {peer.name} ({peer.vtep}) is {tunnel.state}",
+                f"look whether {peer.name} runs and has this node as a peer, and allow UDP 4789 among the hosts",
+            )
 
 
 def _marker(node: Node) -> Iterator[Difference]:
     """Whether the node was built for what it is now."""
     built, now = node_module.read_marker(), node.marker()
-    if built is None:
+    if not isinstance(built, dict):
         yield Difference("this node has not been set up since it booted")
         return
     named = {
@@ -89,29 +130,6 @@ def _short(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _files() -> Iterator[Difference]:
-    for vm_id in state.damaged():
-        yield Difference(
-            f"the file of VM {vm_id} in {state.DIRECTORY} is damaged",
-            f"let OpenNebula write it anew: 'onevm poweroff {vm_id}' and 'onevm resume {vm_id}', or migrate it",
-        )
-
-
-def _peers(node: Node) -> Iterator[Difference]:
-    """Tunnels that are there and carry nothing."""
-    peers, seen = tunnels.load(), tunnels.observe(node.db)
-    own = node.underlay.address
-    if not any(peer.vtep == own for peer in peers):
-        yield Difference(f"the peer list lacks this node ({own})", "run 'oneaws mesh sync --all' on the front-end")
-    for peer in peers:
-        tunnel = seen.get(peer.name)
-        if peer.vtep != own and tunnel is not None and tunnel.state != "up":
-            yield Difference(
-                f"the tunnel to {peer.name} ({peer.vtep}) is {tunnel.state}",
-                f"look whether {peer.name} runs and has this node as a peer, and allow UDP 4789 among the hosts",
-            )
-
-
 def _strangers(node: Node) -> Iterator[Difference]:
     """Other VXLAN ports, which take the tunnels' packets."""
     columns = ["name", "options", "external_ids"]
@@ -122,59 +140,115 @@ def _strangers(node: Node) -> Iterator[Difference]:
                 f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port 4789",
                 f"remove it: ovs-vsctl del-port {row['name']}",
             )
-    for name in kernel.vxlan_devices(4789):
+    for name in kernel.vxlan_devices(surroundings.VXLAN_PORT):
         yield Difference(
             f"VXLAN device {name} of the kernel has the driver's UDP port 4789", f"remove it: ip link del {name}"
         )
 
 
+def _open_vswitch(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
+    """The driver's bridges and ports, and then flows."""
+    right = True
+    for plan in node.plans(ports):
+        for reason in plan.reasons:
+            right = False
+            if "of no VM that the driver knows" not in reason:  # _plugged has told of those, and restore cuts them off
+                yield Difference(reason)
+    if right:  # flows are made of port numbers: what they should be is not known before
+        yield from _flows(node, ports)
+
+
 def _plugged(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
-    """Guest ports as they are plugged in and marked."""
-    columns = ["_uuid", "name", "ofport", "external_ids", "error"]
+    """Ports as the hypervisor has plugged them in. It comes first, because restore closes what a lost file opened."""
     found, bound, on = node.db.transact(
         [
-            select("Interface", [], columns),
+            select("Interface", [], ["name", "ofport", "external_ids", "error"]),
             select("Port", [], ["_uuid", "name"]),
             select("Bridge", [], ["name", "ports", "external_ids"]),
         ]
     )
-    interfaces = {row["name"]: row for row in found}
     names = {str(row["_uuid"]): row["name"] for row in bound}
     bridge_of = {names[str(one)]: row["name"] for row in on for one in as_list(row["ports"]) if str(one) in names}
-    vnet_bridges = {row["name"] for row in on if as_dict(row["external_ids"]).get(bridges.ROLE) == "vnet"}
+    interfaces = {row["name"]: row for row in found}
     for port in ports:
-        row = interfaces.get(port.name)
-        whose = f"port {port.name} of VM {port.vm_id}"
-        if row is None or bridge_of.get(port.name) != port.bridge:
-            yield Difference(f"{whose} is not on bridge {port.bridge}", f"see 'virsh domiflist one-{port.vm_id}'")
+        row, bridge = interfaces.get(port.name), bridge_of.get(port.name)
+        whose, guest = f"port {port.name} of VM {port.vm_id}", f"one-{port.vm_id}"
+        if row is None or bridge is None:
+            yield Difference(
+                f"{whose} is not on bridge {port.bridge}",
+                f"when 'virsh domiflist {guest}' has it, power the VM off and resume it; when the VM is not here, "
+                f"rm {state.DIRECTORY}/{port.vm_id}.json and run 'aws-ovs restore'",
+            )
+        elif bridge != port.bridge:
+            yield Difference(
+                f"{whose} is on bridge {bridge} instead of {port.bridge}", "power the VM off and resume it"
+            )
         elif not isinstance(row["ofport"], int) or row["ofport"] < 1:
             yield Difference(
-                f"{whose} has no device: {row['error'] or 'not there'}", f"see 'virsh list' for one-{port.vm_id}"
+                f"{whose} has no device: {row['error'] or 'not there'}", f"see whether {guest} runs: 'virsh list'"
             )
     known = {port.name for port in ports}
-    for name in interfaces:
-        if name not in known and bridge_of.get(name) in vnet_bridges and name.startswith("one-"):
-            vm_id = name.split("-")[1] if name.count("-") == 2 else "?"
-            yield Difference(
-                f"port {name} on bridge {bridge_of[name]} is of no VM that the driver knows, and passes nothing",
-                f"let OpenNebula plug it in again, 'onevm poweroff {vm_id}' and resume, or remove it: ovs-vsctl del-port {name}",
-            )
+    driven = {row["name"] for row in on if as_dict(row["external_ids"]).get(bridges.ROLE) in ("overlay", "vnet")}
+    for name, row in sorted(interfaces.items()):
+        bridge = bridge_of.get(name, "")
+        gone = row["ofport"] == -1 and name.startswith("one-")  # the plan for guest ports tells of these
+        if name not in known and name != bridge and bridge in driven and not gone:
+            yield from _unknown(name, bridge, as_dict(row["external_ids"]))
+
+
+def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference]:
+    """A port on a bridge of the driver that is of no VM with a file."""
+    role = ids.get(bridges.ROLE)
+    if role == "guest":
+        vm_id = ids.get("aws_ovs-port", "?").partition("/")[0]
+        yield Difference(
+            f"port {name} on bridge {bridge} is of VM {vm_id}, whose file in {state.DIRECTORY} is lost: the next "
+            "'aws-ovs restore' or start of a VM closes it",
+            _SEND,
+        )
+    elif role not in _OURS:
+        remove = f"remove it: ovs-vsctl del-port {name}"
+        yield Difference(
+            f"port {name} on bridge {bridge} is of no VM that the driver knows, and passes nothing",
+            f"{_SEND}; if there is no such VM, {remove}" if name.startswith("one-") else remove,
+        )
 
 
 def _flows(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     """Flows that are missing, changed, or nobody's."""
+    optional = _optional(node, ports)
     for bridge, lines in node.all_flows(ports).items():
         wanted = [line.removeprefix("flow add ") for line in lines if line.startswith("flow add ")]
-        kinds: Counter[tuple[str, str]] = Counter()
         examples: dict[tuple[str, str], str] = {}
+        kinds: Counter[tuple[str, str]] = Counter()
         for line in _diff(bridge, wanted):
+            if any(one == bridge and all(part in line for part in parts) for one, *parts in optional):
+                continue
             kind = ("missing" if line.startswith("+") else "there without reason", _owner(line))
             kinds[kind] += 1
             examples.setdefault(kind, line[1:].strip())
         for (how, whose), count in sorted(kinds.items()):
-            what = f"{count} flows of {whose}" if count > 1 else f"a flow of {whose}"
-            verb = "are" if count > 1 else "is"
-            yield Difference(f"{what} on bridge {bridge} {verb} {how}: {examples[how, whose][:200]}")
+            flows, are = (f"{count} flows", "are") if count > 1 else ("a flow", "is")
+            yield Difference(f"{flows}{whose} on bridge {bridge} {are} {how}: {examples[how, whose][:200]}")
+
+
+def _optional(node: Node, ports: list[GuestPort]) -> list[tuple[str, ...]]:
+    """Bridge and parts of flows of networks without a VM: `pre` makes their ports, but only `post` their flows."""
+    found: list[tuple[str, ...]] = []
+    busy = {(port.bridge, port.vni) for port in ports}
+    for row in node.observe().patches:
+        bridge, _, text = row.ids["aws_ovs-network"].rpartition("/")
+        vni = int(text)
+        cookie = f" cookie={0xA6 << 56 | vni:#x} "
+        if (bridge, vni) in busy:
+            continue
+        if row.ids.get("aws_ovs-on") != bridges.OVERLAY:
+            found.append((bridge, cookie))
+        elif all(vni != other for _, other in busy):
+            found.append((bridges.OVERLAY, cookie))
+        else:  # the VNI serves a VM on another bridge
+            found += [(bridges.OVERLAY, cookie, f",in_port={row.ofport} "), (bridges.OVERLAY, cookie, _TO_PATCHES)]
+    return found
 
 
 def _diff(bridge: str, wanted: list[str]) -> list[str]:
@@ -183,20 +257,32 @@ def _diff(bridge: str, wanted: list[str]) -> list[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".flows") as file:
         file.write("\n".join(wanted) + "\n")
         file.flush()
-        done = subprocess.run(
-            ["ovs-ofctl", "--timeout=30", "diff-flows", switch, file.name], capture_output=True, text=True
-        )
+        argv = ["ovs-ofctl", "--timeout=30", "diff-flows", switch, file.name]
+        done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode not in (0, 2):
-        lines = done.stderr.strip().splitlines()
-        raise AwsOvsError(
-            f"{_FLOW_FAILURE.format(bridge, lines[0] if lines else done.returncode)}; see 'ovs-vsctl show'"
-        )
-    learned = f"table={pipeline.LEARNED} priority=10,"
-    return [line for line in done.stdout.splitlines() if not line[1:].startswith(learned)]
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        raise AwsOvsError(f"ovs-ofctl cannot compare the flows of bridge {bridge} ({why}); see 'ovs-vsctl show'")
+    return [line for line in done.stdout.splitlines() if not (line[1:].startswith(_LEARNED[0]) and _LEARNED[1] in line)]
 
 
 def _owner(line: str) -> str:
-    at = line.find("cookie=")
-    cookie = int(line[at + 7 :].split(",")[0].split()[0], 16) if at >= 0 else 0
+    _, found, rest = line.partition("cookie=")
+    cookie = int(rest.split(",")[0].split()[0], 16) if found else 0
     whose = pipeline.owner(cookie)
-    return f"VM {whose[0]} NIC {whose[1]}" if whose else "the node"
+    if whose:
+        return f" of VM {whose[0]} NIC {whose[1]}"
+    return " of the node" if cookie >> 56 in (0xA6, 0xA7) else ""
+
+
+def _kernel(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
+    settings, underlay = node.config, node.underlay
+    for what in kernel.differences(underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu):
+        yield Difference(what)
+    for port in ports:
+        outside = [mapping.outside for mapping in port.mappings] + [one.private_ip for one in port.shared]
+        for address in outside:
+            if address not in node.transit and eni.is_local(address):
+                yield Difference(
+                    f"{address} of VM {port.vm_id} is configured on this node itself, which keeps its packets",
+                    f"find it with 'ip address show to {address}' and remove it there: ip address del",
+                )

@@ -10,7 +10,6 @@ import re
 import sys
 import syslog
 import time
-import traceback
 
 from .. import __version__, config
 from ..errors import AwsOvsError
@@ -80,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(verb, "interrupted; run it again")
     except Exception as bad:  # noqa: BLE001 - an administrator gets a sentence, never a traceback
+        import traceback  # costs 4 ms, and a VM's start needs none
+
         for line in traceback.format_exc().splitlines():
             _log(syslog.LOG_ERR, line)
         return _fail(verb, f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__, config, files
 from ..addresses import Network
+from ..errors import AwsOvsError
 from ..lock import RUN
 from ..overlay import bridges, openflow, pipeline, tunnels
 from ..overlay.bridges import OVERLAY, Row
@@ -100,9 +101,19 @@ class Node:
         }
 
     def restore(self) -> None:
-        """Build everything that should be on this node from the stored peers and VMs; what is right stays."""
+        """Build everything that should be on this node from the stored peers and VMs; what is right stays.
+
+        Raises:
+            AwsOvsError: ovs-vswitchd does not run, or something is refused.
+        """
         from ..underlay import kernel  # costs 170 ms
 
+        made_for = self.marker()  # an ovs-vswitchd that starts while we are at it knows nothing of this
+        if made_for["ovs-vswitchd"] == NOT_RUNNING:
+            raise AwsOvsError("ovs-vswitchd does not run; start it: systemctl start openvswitch-switch")
+        if not self.dry_run:
+            # One that has just started still shows the port numbers of the one before it.
+            self.db.commit([{"op": "comment", "comment": "aws-ovs restore"}])
         ports = state.everything()
         for plan in self.plans(ports):
             self.commit(plan)
@@ -111,7 +122,7 @@ class Node:
             kernel.ensure(self.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
         self.flow(self.all_flows(ports))
         if not self.dry_run:
-            files.replace(MARKER, json.dumps(self.marker()))
+            files.replace(MARKER, json.dumps(made_for))
 
     def plans(self, ports: list[GuestPort]) -> Iterator[bridges.Plan]:
         """What makes bridges, patch ports and tunnels those that the peers and these ports need, one after the other."""
@@ -141,7 +152,8 @@ class Node:
         numbers = {row.name: row.ofport for row in observed.guests}
         for port in ports:
             if numbers.get(port.name):
-                bundles[port.bridge] += pipeline.vnet_port(port, numbers[port.name], settings.gateway_mac)
+                flows = pipeline.vnet_port(port, numbers[port.name], settings.gateway_mac)
+                bundles.setdefault(port.bridge, ["flow delete"]).extend(flows)
                 far = observed.patch(port.bridge, port.vni, far=True)
                 bundles[OVERLAY] += pipeline.overlay_port(port, far, settings.gateway_mac)
         return bundles
@@ -153,13 +165,14 @@ class Node:
         near = observed.patch(bridge, vni)
         if near:
             bundles.setdefault(bridge, []).extend(pipeline.vnet_network(vni, near, members, self.config.gateway_mac))
-        bundles.setdefault(OVERLAY, []).extend(pipeline.overlay_network(vni, observed.far_patches(vni)))
+        far = observed.far_patches(vni)
+        if far:  # else it is not on this node, as for a VM that has never been here
+            bundles.setdefault(OVERLAY, []).extend(pipeline.overlay_network(vni, far))
 
     def mesh_flows(self) -> list[str]:
         """Flows that depend on the peers."""
-        rows = bridges.rows(self.db.transact([bridges.select_role("tunnel")])[0])
         addresses = {peer.vtep for peer in tunnels.load()} | {self.underlay.address}
-        return pipeline.mesh([row.ofport for row in rows if row.ofport], sorted(addresses))
+        return pipeline.mesh(tunnels.numbers(self.db), sorted(addresses))
 
 
 def vswitchd() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 from .. import files
 from ..overlay import pipeline, tunnels
@@ -32,8 +31,8 @@ def run(node: Node, document: bytes | None) -> None:
         _follow(node)
     except BaseException:
         if document is not None and not node.dry_run:
-            _restore_list(earlier)
             with contextlib.suppress(Exception):
+                _restore_list(earlier)
                 _follow(node)
         raise
 
@@ -55,7 +54,6 @@ def _stored() -> bytes | None:
 
 def _restore_list(text: bytes | None) -> None:
     if text is None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(tunnels.PEERS)
+        files.remove(tunnels.PEERS)
     else:
         files.replace(tunnels.PEERS, text.decode())

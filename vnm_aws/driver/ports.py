@@ -117,11 +117,12 @@ def apply(
     Raises:
         AwsOvsError: the change was refused; it has been undone.
     """
+    known = state.load(vm_id)  # `before` may also hold what only the document tells
     try:
         _move(node, observed, vm_id, before, after, concerned, whole)
     except BaseException:
         with contextlib.suppress(Exception):
-            _move(node, observed, vm_id, after, before, concerned, whole)
+            _move(node, observed, vm_id, after, known, concerned, whole)
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..overlay import bridges
 from ..vm import Vm
 from . import state
 from .node import Node
@@ -21,6 +22,11 @@ def run(node: Node, vm: Vm) -> None:
     planned = plan_ports(node, observed, vm, nics)
     for port in planned:
         require(node, port)
+    # After `pre` they are there; an update may bring another VLAN_ID.
+    missing = {(port.bridge, port.vni) for port in planned if not observed.patch(port.bridge, port.vni)}
+    if missing:
+        node.commit(bridges.plan_networks(node.db, missing, node.config.datapath_type))
+        observed = node.observe()
     before = state.load(vm.vm_id)
     concerned = {port.nic_id for port in planned}
     rest = [port for port in before if port.nic_id not in concerned]

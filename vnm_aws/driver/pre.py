@@ -16,7 +16,7 @@ def run(node: Node, vm: Vm) -> None:
     """
     nics = vm.concerned
     check_mtu(node, nics)
+    node.ensure_base()  # first: what a reboot has left behind takes no address
     plan_ports(node, node.observe(), vm, nics)
-    node.ensure_base()
     networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
     node.commit(bridges.plan_networks(node.db, networks, node.config.datapath_type))

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..overlay import tunnels
-from ..overlay.guest_port import Mapping
+from ..overlay.guest_port import GuestPort
+from . import node as node_module
 from . import state
 from .node import Node
+
+_PEER = ("name", "vtep", "state", "rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
 
 
 def gather(node: Node) -> dict[str, Any]:
@@ -17,6 +20,9 @@ def gather(node: Node) -> dict[str, Any]:
     seen, ports, observed = tunnels.observe(node.db), state.everything(), node.observe()
     networks = {tuple(row.ids["aws_ovs-network"].rsplit("/", 1)) for row in observed.patches}
     plugged = {row.name for row in observed.guests if row.ofport}
+    if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
+        seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
+        plugged = set()
     return {
         "underlay": node.underlay._asdict(),
         "guest_mtu": node.underlay.guest_mtu(node.config.internet_mtu, leaves=True),
@@ -29,13 +35,30 @@ def gather(node: Node) -> dict[str, Any]:
             }
             for bridge, vni in sorted(networks)
         ],
-        "ports": [{**port._asdict(), "plugged": port.name in plugged} for port in ports],
+        "ports": [
+            {**port._asdict(), "reaches": _reaches(node, port), "plugged": port.name in plugged} for port in ports
+        ],
     }
 
 
 def _peer(node: Node, peer: tunnels.Peer, tunnel: tunnels.Tunnel) -> dict[str, Any]:
     values = {"name": peer.name, "vtep": peer.vtep, **tunnel._asdict()}
     return {**values, "state": "self"} if peer.vtep == node.underlay.address else values
+
+
+def _reaches(node: Node, port: GuestPort) -> list[dict[str, str]]:
+    """Each guest address with its AWS_PRIVATE_IPs, with ports where it shares one, and what it is on the node."""
+    outside = {mapping.inside: mapping.outside for mapping in port.mappings}
+    found = []
+    for address in dict.fromkeys((*port.addresses, *outside)):
+        own = outside.get(address, "")
+        private = [own] if own and own not in node.transit else []
+        for one in port.shared:
+            if one.outside == own:
+                span = f":{one.ports.external}-{one.ports.external + one.ports.size - 1}" if one.ports else ""
+                private.append(one.private_ip + span)
+        found.append({"ip": address, "aws_private_ip": " ".join(private), "outside": own})
+    return found
 
 
 def run(node: Node, as_json: bool) -> None:
@@ -48,11 +71,9 @@ def run(node: Node, as_json: bool) -> None:
     print(
         f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}, guests up to {everything['guest_mtu']}\n"
     )
-    counters = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
-    columns = ("name", "vtep", "state", *counters)
     _table(
-        ("PEER", "VTEP", "TUNNEL", *(name.upper() for name in counters)),
-        [tuple(str(peer[key]) for key in columns) for peer in everything["peers"]],
+        ("PEER", "VTEP", "TUNNEL", *(name.upper() for name in _PEER[3:])),
+        [tuple(str(peer[key]) for key in _PEER) for peer in everything["peers"]],
     )
     print()
     _table(
@@ -60,15 +81,14 @@ def run(node: Node, as_json: bool) -> None:
         [(one["bridge"], str(one["vni"]), str(one["ports"])) for one in everything["networks"]],
     )
     print()
-    ports = [
-        (
-            str(port.vm_id), str(port.nic_id), port.name, port.bridge, str(port.vni), mapping.inside, mapping.outside,
-            " ".join(one.private_ip for one in port.shared),
-        )
-        for port in state.everything()
-        for mapping in port.mappings or (Mapping(" ".join(port.addresses), ""),)
-    ]  # fmt: skip
-    _table(("VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "OUTSIDE", "SHARED"), ports)
+    _table(
+        ("VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE"),
+        [
+            (*(str(port[key]) for key in ("vm_id", "nic_id", "name", "bridge", "vni")), *reach.values())
+            for port in everything["ports"]
+            for reach in port["reaches"] or [{"ip": "", "aws_private_ip": "", "outside": ""}]
+        ],
+    )
 
 
 def _table(head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from .. import files
@@ -30,8 +29,7 @@ def save(vm_id: int, ports: list[GuestPort]) -> None:
     if ports:
         files.replace(_path(vm_id), to_json(ports))
     else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_path(vm_id))
+        files.remove(_path(vm_id))
 
 
 def _vm_ids() -> list[int]:

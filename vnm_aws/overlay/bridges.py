@@ -7,6 +7,7 @@ one pair of patch ports for each VNI. All bridges are `fail_mode=secure`: a port
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ ROLE = "aws_ovs"
 """The key of external_ids that marks what the driver owns: overlay, vnet, node, patch, tunnel or guest."""
 
 PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
+_GUEST = re.compile(r"one-\d+-\d+\Z")
 _UPLINK_HINT = "give the network another BRIDGE, or empty this one: ovs-vsctl del-br"
 
 
@@ -179,7 +181,8 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
     """
     networks = sorted(set(networks))
     names = sorted({bridge for bridge, _ in networks})
-    *found, patches = db.transact([*(_select_bridge(name) for name in names), select_role("patch")])
+    every_patch = {**select_role("patch"), "columns": ["name", "options"]}
+    *found, patches = db.transact([*(_select_bridge(name) for name in names), every_patch])
     plan = Plan()
     for name, reply in zip(names, found, strict=True):
         if name in RESERVED:
@@ -191,22 +194,42 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
             if as_dict(reply[0]["external_ids"]).get(ROLE) != "vnet":
                 _refuse_foreign_ports(db, name, as_list(reply[0]["ports"]))
             plan.secure(name, "vnet", datapath_type)
-    there = {row["name"] for row in patches}
+    there = {row["name"]: as_dict(row["options"]) for row in patches}
     for bridge, vni in networks:
         near, far = patch_name(bridge, vni)
         for name, peer, on in ((near, far, bridge), (far, near, OVERLAY)):
+            ids = {ROLE: "patch", "aws_ovs-network": f"{bridge}/{vni}", "aws_ovs-on": on}
+            row = {"type": "patch", "options": ovs_map({"peer": peer}), "external_ids": ovs_map(ids)}
             if name not in there:
                 plan.reasons.append(f"patch port {name} of bridge {on} is missing, for VNI {vni} of {bridge}")
-                ids = {ROLE: "patch", "aws_ovs-network": f"{bridge}/{vni}", "aws_ovs-on": on}
-                row = {"type": "patch", "options": ovs_map({"peer": peer}), "external_ids": ovs_map(ids)}
                 plan.port(["name", "==", on], name, row)
+            elif there[name] != {"peer": peer}:
+                plan.reasons.append(f"patch port {name} of bridge {on} leads elsewhere than to {peer}")
+                where = [["name", "==", name]]
+                plan.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
     return plan
 
 
 def plan_guests(db: Ovsdb, ports: Iterable[GuestPort]) -> Plan:
-    """What marks the guest ports that are plugged in, and no others."""
+    """What marks the guest ports that are plugged in, and no others, and unplugs those that a reboot has left behind."""
     plan, wanted = Plan(), {port.name: port for port in ports}
-    for row in rows(db.transact([select("Interface", [], PORT_COLUMNS)])[0]):
+    of_vnets = [ids_include(**{ROLE: "vnet"})]
+    interfaces, plugged, vnets = db.transact(
+        [
+            select("Interface", [], PORT_COLUMNS),
+            select("Port", [], ["_uuid", "name"]),
+            select("Bridge", of_vnets, ["ports"]),
+        ]
+    )
+    on_vnets = {str(port) for row in vnets for port in as_list(row["ports"])}
+    # -1: there is no such device. Open vSwitch keeps ports for ever, but VMs and their devices do not outlive a reboot.
+    lost = {row["name"] for row in interfaces if row["ofport"] == -1 and _GUEST.match(row["name"])} - set(wanted)
+    gone = [row for row in plugged if row["name"] in lost and str(row["_uuid"]) in on_vnets]
+    if gone:
+        plan.reasons += [f"port {row['name']} has no device, and its VM is gone" for row in gone]
+        mutation = [["ports", "delete", ovs_set([row["_uuid"] for row in gone])]]
+        plan.operations.append({"op": "mutate", "table": "Bridge", "where": of_vnets, "mutations": mutation})
+    for row in rows(interfaces):
         port = wanted.get(row.name)
         ids = guest_ids(port) if port else {}
         marked = {key: row.ids[key] for key in GUEST_KEYS if key in row.ids}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from .. import processes
 from ..errors import AwsOvsError
 
@@ -19,16 +21,23 @@ def apply(bundles: Bundles) -> None:
     """
     tools = []
     failures = []
-    for bridge, lines in bundles.items():
-        if lines:
-            argv = ["ovs-ofctl", f"--timeout={TIMEOUT_S}", "bundle", bridge, "-"]
-            try:
-                tools.append((bridge, processes.start(argv, "\n".join(lines) + "\n")))
-            except OSError as bad:
-                failures.append(f"ovs-ofctl cannot be started ({bad.strerror}); install openvswitch-switch")
-    for bridge, tool in tools:
-        error = processes.finish(tool)
-        if error:
-            failures.append(f"bridge {bridge} refused its flows ({error}); run 'aws-ovs restore' on the node")
+    try:
+        for bridge, lines in bundles.items():
+            if lines:
+                argv = ["ovs-ofctl", f"--timeout={TIMEOUT_S}", "bundle", bridge, "-"]
+                try:
+                    tools.append((bridge, processes.start(argv, "\n".join(lines) + "\n")))
+                except OSError as bad:
+                    failures.append(f"ovs-ofctl cannot be started ({bad.strerror}); install openvswitch-switch")
+        while tools:
+            bridge, tool = tools[0]
+            error = processes.finish(tool)
+            del tools[0]
+            if error:
+                failures.append(f"bridge {bridge} refused its flows ({error}); run 'aws-ovs restore' on the node")
+    finally:
+        for _, tool in tools:  # interrupted: whoever undoes this must find none of them at work
+            with contextlib.suppress(OSError):
+                processes.finish(tool)
     if failures:
         raise AwsOvsError(failures[0])

@@ -25,14 +25,20 @@ class Ovsdb:
     """
 
     def __init__(self, path: str = SOCKET, timeout: float = 30.0) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout)
+        self._path, self._timeout = path, timeout
         self._ids = 0
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(self._timeout)
         try:
-            self._socket.connect(path)
+            self._socket.connect(self._path)
         except OSError as bad:
+            self._socket.close()
             raise AwsOvsError(
-                f"Open vSwitch does not answer at {path} ({bad.strerror}); start it: systemctl start openvswitch-switch"
+                f"Open vSwitch does not answer at {self._path} ({bad.strerror}); "
+                "start it: systemctl start openvswitch-switch"
             ) from None
 
     def close(self) -> None:
@@ -47,12 +53,15 @@ class Ovsdb:
         """
         if not operations:
             return []
+        if self._socket.fileno() < 0:
+            self._connect()
         self._ids += 1
         request = {"method": "transact", "params": ["Open_vSwitch", *operations], "id": self._ids}
         try:
             self._socket.sendall(json.dumps(request).encode())
             reply = self._receive()
         except OSError as bad:
+            self.close()  # what may still come on it answers no later transaction
             raise AwsOvsError(f"ovsdb-server stopped answering ({bad}); see journalctl -u ovsdb-server") from None
         if reply.get("error"):
             raise AwsOvsError(f"ovsdb-server refused a transaction: {reply['error']}; see journalctl -u ovsdb-server")

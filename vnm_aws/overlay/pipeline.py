@@ -7,6 +7,7 @@ addresses for node-side ones. docs/architecture.md has the tables in a drawing. 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from ..addresses import ipv6
@@ -122,7 +123,9 @@ def announce(port: GuestPort, ofport: int) -> str:
     The hypervisor's own announcement is lost: it comes before `post` opens the port.
     """
     mac = port.mac.replace(":", "")
-    frame = f"ffffffffffff{mac}8035000108000604{'0003'}{mac}00000000{mac}00000000".ljust(120, "0")
+    # Another group address each time: peers may still have the last one's way cached, and would learn nothing from it.
+    group = f"03{os.urandom(5).hex()}"
+    frame = f"{group}{mac}8035000108000604{'0003'}{mac}00000000{mac}00000000".ljust(120, "0")
     return f"packet-out in_port={ofport},packet={frame},actions=table"
 
 

@@ -40,7 +40,7 @@ def parse(text: bytes) -> list[Peer]:
         pairs = [(entry["name"], entry["vtep"]) for entry in entries]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise AwsOvsError(f"the peer list is not valid; {example}") from None
-    peers = []
+    peers: dict[str, Peer] = {}
     for name, vtep in pairs:
         if (
             not isinstance(name, str)
@@ -49,12 +49,10 @@ def parse(text: bytes) -> list[Peer]:
             or not 1 <= len(name) <= 255
         ):
             raise AwsOvsError(f"the peer {shown(str(name))} is not valid; {example}")
-        peers.append(Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep")))
-    vteps = [peer.vtep for peer in peers]
-    for peer in peers:
-        if vteps.count(peer.vtep) > 1:
+        peer = Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep"))
+        if peers.setdefault(peer.vtep, peer) is not peer:
             raise AwsOvsError(f"two peers have the VXLAN endpoint {peer.vtep}; correct the peer list")
-    return peers
+    return list(peers.values())
 
 
 def load(path: str = PEERS) -> list[Peer]:
@@ -94,6 +92,12 @@ def observe(db: Ovsdb) -> dict[str, Tunnel]:
     return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in found}
 
 
+def numbers(db: Ovsdb) -> list[int]:
+    """The port numbers of the tunnels that ovs-vswitchd has taken."""
+    found = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])[0]
+    return [row["ofport"] for row in found if isinstance(row["ofport"], int) and row["ofport"] > 0]
+
+
 def _tunnel(row: dict[str, Any]) -> Tunnel:
     if not isinstance(row["ofport"], int) or row["ofport"] < 1:
         return MISSING
@@ -109,8 +113,7 @@ def _name(vtep: str) -> str:
 
 def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Plan:
     """What makes the tunnels those of `peers`; the one whose endpoint is `local_ip` is this node itself."""
-    columns = ["_uuid", "name", *_COLUMNS]
-    query = {**select_role("tunnel"), "columns": columns}
+    query = {**select_role("tunnel"), "columns": ["name", *_COLUMNS]}
     there = {row["name"]: row for row in db.transact([query])[0]}
     wanted = {_name(peer.vtep): peer for peer in peers if peer.vtep != local_ip}
     changes = Plan()
@@ -119,7 +122,7 @@ def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Plan:
         if name not in there:
             changes.reasons.append(f"the tunnel to {peer.name} ({peer.vtep}) is missing")
             changes.port(["name", "==", OVERLAY], name, row)
-        elif any(sorted(there[name][key][1]) != sorted(row[key][1]) for key in _COLUMNS):
+        elif any(as_dict(there[name][key]) != as_dict(row[key]) for key in _COLUMNS):
             changes.reasons.append(f"tunnel {name} to {peer.name} ({peer.vtep}) has other options than it should")
             where = [["name", "==", name]]
             changes.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})

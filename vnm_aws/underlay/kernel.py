@@ -197,16 +197,24 @@ def _routes(ip: Any, underlay: Underlay, gateway_mac: str, transit: str, guest_m
         if here == wanted and not found:
             found = True
         else:
-            ip.rule("del", **_rule(here[0], f"{here[1]}/{here[2]}", rule.get_attr("FRA_PRIORITY")))
+            ip.rule("del", **_selector(rule))
     if not found:
-        ip.rule("add", **_rule(underlay.interface, underlay.subnet, _RULE_PRIORITY))
+        interface, address, length = wanted
+        way = {"table": ROUTE_TABLE, "priority": _RULE_PRIORITY}
+        ip.rule("add", iifname=interface, dst=address, dst_len=int(length), **way)
 
 
-def _rule(interface: str, destination: str, priority: int) -> dict[str, Any]:
-    address, _, length = destination.partition("/")
-    return {
-        "table": ROUTE_TABLE, "priority": priority, "iifname": interface, "dst": address, "dst_len": int(length),
-    }  # fmt: skip
+def _selector(rule: Any) -> dict[str, Any]:
+    """What names a rule that somebody else may have made."""
+    names = {
+        "priority": "FRA_PRIORITY",
+        "table": "FRA_TABLE",
+        "iifname": "FRA_IIFNAME",
+        "dst": "FRA_DST",
+        "src": "FRA_SRC",
+    }
+    found = {key: rule.get_attr(name) for key, name in names.items() if rule.get_attr(name) is not None}
+    return found | {f"{key}_len": rule[f"{key}_len"] for key in ("dst", "src") if key in found}
 
 
 def _index(ip: Any, name: str) -> int:

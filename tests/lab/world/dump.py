@@ -6,19 +6,26 @@ import re
 
 from .host import Host
 
-# Counters, times, learned entries and who held the lock are left out. So are the lab's own nft tables, and IPv6
-# link-local addresses with their routes, which follow from random MACs of internal ports.
+# Left out: counters, times, learned entries; who held the lock last; what config.json keeps of the YAML file, which it is
+# made from anew whenever that has changed; empty directories. So are the lab's own nft tables, and IPv6 link-local
+# addresses with their routes, which follow from random MACs of internal ports.
 _SCRIPT = r"""
 echo '# open vswitch'
-ovs-vsctl --timeout=10 --columns=name,datapath_type,fail_mode,external_ids,other_config list Bridge | sed 's/^$/-/'
-ovs-vsctl --timeout=10 --columns=name,tag,trunks,vlan_mode,external_ids,other_config list Port | sed 's/^$/-/'
-ovs-vsctl --timeout=10 --columns=name,type,options,mtu_request,bfd,external_ids,other_config list Interface | sed 's/^$/-/'
-for bridge in $(ovs-vsctl --timeout=10 list-br | sort); do
+ovs-vsctl --timeout=10 \
+    -- --columns=name,datapath_type,fail_mode,external_ids,other_config,protocols,controller,mirrors list Bridge \
+    -- --columns=name,tag,trunks,vlan_mode,external_ids,other_config,qos list Port \
+    -- --columns=name,type,options,mac,mtu_request,bfd,external_ids,other_config,ingress_policing_rate list Interface |
+    sed 's/^$/-/'
+bridges=$(ovs-vsctl --timeout=10 list-br | sort)
+ports=
+for bridge in $bridges; do
     echo "# flows of $bridge"
     ovs-ofctl --no-stats --names dump-flows "$bridge" | grep -v -e hard_timeout -e 'reply (' | sort
     ovs-ofctl dump-groups "$bridge" | grep -v 'reply ('
-    ovs-vsctl list-ports "$bridge" | sort | sed 's/^/port /'
+    ports="$ports -- get Bridge $bridge name -- list-ports $bridge"
 done
+echo '# ports of each bridge'
+ovs-vsctl --timeout=10 $ports
 echo '# nft'
 nft -s list ruleset
 echo '# addresses'
@@ -33,8 +40,13 @@ ip -6 rule
 echo '# neighbours'
 ip neigh show nud permanent | sort
 echo '# sysctl'
-sysctl -a -r '^net[.]ipv4[.](ip_forward$|conf[.].*[.](forwarding|rp_filter|accept_local|send_redirects)$)' | grep -v lo[.] | sort
-find /run/aws_ovs /var/lib/aws_ovs | sort | while read -r file; do
+cd /proc/sys/net
+grep -s . ipv4/ip_forward ipv4/conf/[!l]*/forwarding ipv4/conf/[!l]*/rp_filter ipv4/conf/[!l]*/accept_local \
+    ipv4/conf/[!l]*/send_redirects ipv6/conf/aws_*/disable_ipv6
+cd /sys/class/net
+grep -s . aws_gw/flags aws_gw/mtu aws_icmp/flags aws_icmp/mtu
+find /run/aws_ovs /var/lib/aws_ovs -type d -empty -o -print | sort | while read -r file; do
+    [ "$file" != /run/aws_ovs/config.json ] || continue
     stat -c '# %n %A %U:%G' "$file"
     if [ -f "$file" ] && [ "${file##*/}" != lock ]; then cat "$file"; echo; fi
 done

@@ -1,0 +1,109 @@
+"""A TCP connection that carries numbered chunks in one direction or both, run as `python3 -c TEXT MODE ...`.
+
+    listen PORT
+    connect SOURCE ADDRESS PORT DIRECTION
+
+DIRECTION, seen from the one that connects: `out`, `in` or `both`. It prints `ready` once data flows, and goes on until
+it gets SIGTERM. Then the other side says how much it has received, and it prints as JSON whether each chunk arrived, in
+order, and the longest time in which none did.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+
+PAUSE = 0.02
+END = 1 << 63
+
+
+class End:
+    """One end of a connection."""
+
+    def __init__(self, connection: socket.socket, sends: bool) -> None:
+        self.connection, self.sends = connection, sends
+        self.stop = threading.Event()
+        self.sent = self.received = 0
+        self.in_order, self.silence, self.heard = True, 0.0, time.monotonic()
+        self.trailer: list[int] = []
+        """What the other end says in the end: chunks received (0 if not in order), the longest silence in ms."""
+
+    def send(self) -> None:
+        """Send until told to stop."""
+        while self.sends and not self.stop.wait(PAUSE):
+            self.connection.sendall(struct.pack(">Q", self.sent))
+            self.sent += 1
+        self.stop.wait()
+
+    def receive(self) -> None:
+        """Receive until the other end has no more to say."""
+        rest = b""
+        while data := self.connection.recv(65536):
+            rest += data
+            while len(rest) >= 8:
+                (number,) = struct.unpack(">Q", rest[:8])
+                rest = rest[8:]
+                if number & END:
+                    self.trailer.append(number ^ END)
+                else:
+                    self._count(number)
+        self.stop.set()
+
+    def _count(self, number: int) -> None:
+        self.in_order = self.in_order and number == self.received
+        self.received += 1
+        now = time.monotonic()
+        self.silence, self.heard = max(self.silence, now - self.heard), now
+
+
+def serve(connection: socket.socket) -> None:
+    """The end that was connected to."""
+    sends = connection.recv(1) == b"+"
+    connection.sendall(b"!")
+    end = End(connection, sends)
+    sender = threading.Thread(target=end.send)
+    sender.start()
+    end.receive()
+    sender.join()
+    received = end.received if end.in_order else 0
+    connection.sendall(struct.pack(">QQ", END | received, END | int(end.silence * 1000)))
+    connection.close()
+
+
+def listen(port: int) -> None:
+    """Serve all who connect."""
+    server = socket.create_server(("0.0.0.0", port), backlog=64)
+    print("ready", flush=True)
+    while True:
+        threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+
+def connect(source: str, address: str, port: int, direction: str) -> None:
+    """The end that connects."""
+    connection = socket.create_connection((address, port), timeout=10, source_address=(source, 0))
+    connection.settimeout(None)
+    connection.sendall(b"-" if direction == "out" else b"+")
+    assert connection.recv(1) == b"!"
+    end = End(connection, direction != "in")
+    signal.signal(signal.SIGTERM, lambda *_: end.stop.set())
+    receiver = threading.Thread(target=end.receive, daemon=True)
+    receiver.start()
+    print("ready", flush=True)
+    end.send()
+    connection.shutdown(socket.SHUT_WR)
+    receiver.join()
+    arrived, silence = end.trailer or (-1, 0)
+    result = {"whole": end.in_order and arrived == end.sent, "sent": end.sent, "received": end.received}
+    print(json.dumps({**result, "silence": round(max(end.silence, silence / 1000), 2)}), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "listen":
+        listen(int(sys.argv[2]))
+    else:
+        connect(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
