@@ -1,0 +1,55 @@
+"""An action that is killed anywhere is completed by the same action, as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab import scenes
+from tests.lab.faults import Action, difference, effects, kill, quiet, run, to_die
+from tests.lab.scenes import HOST
+from tests.lab.world.lab import Lab
+
+_VM_SCENES = {**scenes.POSTS, **scenes.CLEANS, **scenes.UPDATES}
+
+
+def killed_everywhere(lab: Lab, action: Action, undo: Callable[[], None]) -> None:
+    """Kill an action around each of its changes; after each death carry it out again, compare, and undo it."""
+    host = lab.hosts[HOST]
+    found = effects(host, action)
+    wanted = lab.dump(HOST)
+    undo()
+    wrong = []
+    deaths = to_die(found)
+    for effect in deaths:
+        kill(host, action, effect, undo)
+        problem = run(host, action).stderr
+        quiet(host)
+        problem += difference(wanted, lab.dump(HOST))
+        if problem:
+            wrong.append(f"{effect}: {problem}")
+        undo()
+    assert wrong == []
+    assert len(deaths) >= 3
+
+
+@pytest.mark.parametrize("scene", _VM_SCENES)
+def test_an_action_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab, scene: str) -> None:
+    action, undo = _VM_SCENES[scene](fresh_lab)
+    killed_everywhere(fresh_lab, action, undo)
+
+
+def test_a_peer_list_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab) -> None:
+    action, undo = scenes.peers(fresh_lab)
+    killed_everywhere(fresh_lab, action, undo)
+
+
+def test_a_pre_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab) -> None:
+    scenes.forget_bridges(fresh_lab)
+    killed_everywhere(fresh_lab, scenes.pre(), lambda: scenes.forget_bridges(fresh_lab))
+
+
+def test_setting_up_a_node_that_was_killed_is_completed_by_the_next_action(fresh_lab: Lab) -> None:
+    scenes.forget_base(fresh_lab)
+    killed_everywhere(fresh_lab, scenes.pre(), lambda: scenes.forget_base(fresh_lab))
