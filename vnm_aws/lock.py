@@ -58,6 +58,8 @@ def _opened(path: str) -> Iterator[int]:
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # A tool that outlives its killed starter is still at work, and so has the lock.
+        os.set_inheritable(descriptor, True)
     except OSError as bad:
         raise AwsOvsError(
             f"{path} cannot be opened ({bad.strerror}); run this as its owner: oneadmin on a front-end, root on a node"

@@ -17,7 +17,7 @@ TRANSIT = Network("198.18.0.0/15", "transit_range")
 def ports(document: bytes, used: set[str] | None = None) -> list[GuestPort]:
     machine = vm.parse(document)
     used = set() if used is None else used
-    return [plan(machine.vm_id, nic, nic.vni(1000), TRANSIT, [], used) for nic in machine.nics]
+    return [plan(machine.vm_id, nic, nic.vni(1000), TRANSIT, {}, used) for nic in machine.nics]
 
 
 def test_a_private_ip_is_the_outside_address_and_others_get_a_transit_address() -> None:
@@ -64,15 +64,26 @@ def test_transit_addresses_are_used_once_and_kept() -> None:
     used = {"198.18.0.1"}
     assert ports(recorded("deploy", "03-post.xml"), used)[0].mappings[0].outside == "198.18.0.2"
     machine = vm.parse(recorded("deploy", "03-post.xml"))
-    kept = plan(1, machine.nics[0], 5, TRANSIT, ["198.18.7.7"], set())
+    kept = plan(1, machine.nics[0], 5, TRANSIT, {"192.168.0.10": "198.18.7.7"}, set())
     assert kept.mappings[0].outside == "198.18.7.7"
+
+
+def test_a_guest_address_keeps_its_transit_address_when_another_alias_goes() -> None:
+    nic = vm.parse(recorded("deploy", "03-post.xml")).nics[0]
+    aliases = [
+        vm.Alias(number, f"192.168.0.{number}", False, None, None, "192.168.0.1", False) for number in (21, 22, 23)
+    ]
+    before = plan(1, nic._replace(aliases=tuple(aliases)), 5, TRANSIT, {}, set())
+    kept = dict(before.mappings)
+    after = dict(plan(1, nic._replace(aliases=(aliases[2], aliases[0])), 5, TRANSIT, kept, set()).mappings)
+    assert after == {inside: kept[inside] for inside in ("192.168.0.10", "192.168.0.23", "192.168.0.21")}
 
 
 def test_an_exhausted_transit_range_is_said() -> None:
     machine = vm.parse(recorded("deploy", "03-post.xml"))
     full = {f"198.18.0.{number}" for number in range(256)}
     with pytest.raises(AwsOvsError, match=r"198\.18\.0\.0/24 has no free address"):
-        plan(1, machine.nics[0], 5, Network("198.18.0.0/24", "transit_range"), [], full)
+        plan(1, machine.nics[0], 5, Network("198.18.0.0/24", "transit_range"), {}, full)
 
 
 @pytest.mark.parametrize(

@@ -38,4 +38,4 @@ def _without_attached(nic: Nic) -> Nic:
 
 def _from_document(node: Node, vm: Vm, nics: Iterable[Nic]) -> list[GuestPort]:
     """The ports of NICs by the document alone, for when this node's own memory of them is lost."""
-    return [plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, [], set()) for nic in nics]
+    return [plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, {}, set()) for nic in nics]

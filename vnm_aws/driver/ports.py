@@ -42,12 +42,13 @@ def plan_ports(node: Node, observed: Observed, vm: Vm, nics: Iterable[Nic]) -> l
     planned: list[GuestPort] = []
     mine = {port.nic_id: port for port in state.load(vm.vm_id)}
     used = {claim for claim in taken if "/" not in claim and ":" not in claim}
-    for nic_id, port in mine.items():
-        if all(nic.nic_id != nic_id for nic in nics):
-            used |= {mapping.outside for mapping in port.mappings}
+    own = {mapping.outside for port in mine.values() for mapping in port.mappings}
     for nic in nics:
-        kept = [mapping.outside for mapping in mine[nic.nic_id].mappings] if nic.nic_id in mine else []
-        port = plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, used)
+        kept = dict(mine[nic.nic_id].mappings) if nic.nic_id in mine else {}
+        # What another NIC of the VM has is not free either, planned already or not.
+        elsewhere = used | own - set(kept.values())
+        port = plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, elsewhere)
+        used |= {mapping.outside for mapping in port.mappings}
         for claim in port.claims:
             _refuse_conflict(claim, taken)
         for mapping in port.mappings:

@@ -63,7 +63,7 @@ def _span(ports: PortRange | None) -> str:
     return f":{ports.external}-{ports.external + ports.size - 1}" if ports else ""
 
 
-def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: Iterable[str], used: set[str]) -> GuestPort:
+def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: dict[str, str], used: set[str]) -> GuestPort:
     """The guest port that a NIC asks for.
 
     Args:
@@ -71,7 +71,8 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: Iterable[str], 
         nic: its NIC with those aliases that are to be in force.
         vni: its network.
         transit: where transit addresses come from.
-        kept: transit addresses that the port has already; used again, so that a second run changes nothing.
+        kept: node-side addresses that the port has already, by guest address; transit ones are used again, so that a
+            second run changes nothing, and connections outlive the end of another alias.
         used: transit addresses of other ports; the ones that this port gets are added.
 
     Raises:
@@ -87,11 +88,17 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: Iterable[str], 
     for private_ip, inside, ports in wishes:
         if ports is None:
             outside.setdefault(inside, private_ip)
-    spare = iter([address for address in kept if address in transit and address not in used])
-    for address in own:
-        if address not in outside and (nic.gateways or any(inside == address for _, inside, _ in wishes)):
-            outside[address] = next(spare, "") or _free(transit, used)
-            used.add(outside[address])
+    needy = [
+        address
+        for address in own
+        if address not in outside and (nic.gateways or any(inside == address for _, inside, _ in wishes))
+    ]
+    again = {address: kept[address] for address in needy if address in kept}
+    again = {inside: address for inside, address in again.items() if address in transit and address not in used}
+    used.update(again.values())
+    for address in needy:
+        outside[address] = again.get(address) or _free(transit, used)
+        used.add(outside[address])
     shared = [
         SharedAddress(private_ip, outside[inside], ports)
         for private_ip, inside, ports in wishes

@@ -56,7 +56,10 @@ def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int
         _sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")
     _load(ruleset(underlay, transit))
     repair.ensure()
-    files.replace(_LISTING, _listing())
+    listing = _listing()
+    if listing.count("table ") != 2:
+        raise AwsOvsError("nft does not show the tables aws_ovs that it has just loaded; run 'aws-ovs restore' again")
+    files.replace(_LISTING, listing)
 
 
 def differences(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> list[str]:
