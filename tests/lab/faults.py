@@ -40,6 +40,7 @@ case " $* " in
         case $(cat /run/fault/how) in
         refuses) echo "$0: refused" >&2 ;;
         dies) kill -KILL $$ ;;
+        "is slow") sleep 2 && exec "$0.real" "$@" ;;
         "fails after its work") "$0.real" "$@" ;;
         esac
         exit 1
@@ -49,6 +50,15 @@ esac
 exec "$0.real" "$@"
 """
 TOOL_FAILURES = ("refuses", "dies", "fails after its work")
+SLOW = "is slow"
+"""No failure, but its starter can be killed meanwhile."""
+
+_KILL_MEANWHILE = """
+exec 3<&0
+"$@" <&3 &
+while [ ! -e /run/fault/done ]; do sleep 0.02; done
+kill -KILL $!
+"""
 
 
 class Action(NamedTuple):
@@ -191,6 +201,11 @@ def kill(host: Host, action: Action, effect: Effect, undo: Callable[[], None]) -
     assert ended.returncode in ((-9, 137, 0) if effect.call == "wait4" else (-9, 137)), f"{effect}: not killed"
 
 
+def kill_while_its_tool_works(host: Host, action: Action) -> None:
+    """Carry out an action and kill it as soon as a tool that is SLOW has begun."""
+    host.run(["sh", "-ec", _KILL_MEANWHILE, "sh", *action.command], stdin=action.stdin)
+
+
 def _disturb(host: Host, action: Action, effect: Effect, what: str, undo: Callable[[], None]) -> CompletedProcess[str]:
     number = effect.number
     for _ in range(_TRIES):
@@ -219,7 +234,7 @@ def _alike(text: str) -> str:
 
 @contextmanager
 def failing_tool(host: Host, tool: str, words: str, how: str) -> Iterator[None]:
-    """Let a tool of the host fail the next time that its arguments hold `words`, in one of the TOOL_FAILURES."""
+    """Let a tool of the host fail the next time that its arguments hold `words`, in one of the TOOL_FAILURES, or be SLOW."""
     path = _path(host, tool)
     install = "rm -rf /run/fault; mkdir /run/fault; mv $1 $1.real; cat >$1; chmod 755 $1"
     host.run(["sh", "-ec", install, "sh", path], stdin=_TOOL)

@@ -7,7 +7,18 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab import scenes
-from tests.lab.faults import Action, difference, effects, kill, quiet, run, to_die
+from tests.lab.faults import (
+    SLOW,
+    Action,
+    difference,
+    effects,
+    failing_tool,
+    kill,
+    kill_while_its_tool_works,
+    quiet,
+    run,
+    to_die,
+)
 from tests.lab.scenes import HOST
 from tests.lab.world.lab import Lab
 
@@ -53,3 +64,13 @@ def test_a_pre_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab) ->
 def test_setting_up_a_node_that_was_killed_is_completed_by_the_next_action(fresh_lab: Lab) -> None:
     scenes.forget_base(fresh_lab)
     killed_everywhere(fresh_lab, scenes.pre(), lambda: scenes.forget_base(fresh_lab))
+
+
+def test_nothing_else_begins_while_a_tool_of_a_killed_action_works_on(fresh_lab: Lab) -> None:
+    scene, host = scenes.deploy(fresh_lab), fresh_lab.hosts[HOST]
+    before = fresh_lab.dump(HOST)
+    with failing_tool(host, "ovs-ofctl", "bundle onebr1 -", SLOW):
+        kill_while_its_tool_works(host, scene.action)
+        scene.undo()
+        quiet(host)
+    assert difference(before, fresh_lab.dump(HOST)) == ""
