@@ -52,8 +52,6 @@ def deploy(lab: Lab) -> Scene:
     """The VM's ports are plugged in, and closed; no VM was on the host since it booted."""
     host = lab.hosts[HOST]
     lab.play(_DEPLOY._replace(steps=_DEPLOY.steps[:2]), follow=False)
-    # The flows that a network has for itself come with its first port, and stay.
-    host.run(["aws-ovs", "restore"])
 
     def undo() -> None:
         done(host, on_vm("clean", _DOCUMENT, HOST))

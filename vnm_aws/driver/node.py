@@ -33,15 +33,19 @@ class Observed(NamedTuple):
         name = bridges.patch_name(bridge, vni)[far]
         return next((row.ofport for row in self.patches if row.name == name), 0)
 
+    def members(self, bridge: str, vni: int) -> list[int]:
+        """Port numbers of the guest ports of a network on its bridge."""
+        network = f"{bridge}/{vni}"
+        return [row.ofport for row in self.guests if row.ids.get("aws_ovs-network") == network and row.ofport]
+
     def far_patches(self, vni: int) -> list[int]:
-        """Port numbers on the overlay bridge of all patch ports of a VNI."""
-        suffix = f"/{vni}"
+        """Port numbers on the overlay bridge of the patch ports of a VNI that lead to guest ports."""
+        inhabited = {row.ids.get("aws_ovs-network", "") for row in self.guests if row.ofport}
+        of_vni = {network for network in inhabited if network.endswith(f"/{vni}")}
         return [
             row.ofport
             for row in self.patches
-            if row.ids.get("aws_ovs-on") == OVERLAY
-            and row.ids.get("aws_ovs-network", "").endswith(suffix)
-            and row.ofport
+            if row.ids.get("aws_ovs-on") == OVERLAY and row.ids.get("aws_ovs-network") in of_vni and row.ofport
         ]
 
 
@@ -159,15 +163,18 @@ class Node:
         return bundles
 
     def add_network(self, bundles: openflow.Bundles, observed: Observed, bridge: str, vni: int) -> None:
-        """Add the flows of a network with its present members to `bundles`."""
-        network = f"{bridge}/{vni}"
-        members = [row.ofport for row in observed.guests if row.ids.get("aws_ovs-network") == network and row.ofport]
-        near = observed.patch(bridge, vni)
-        if near:
-            bundles.setdefault(bridge, []).extend(pipeline.vnet_network(vni, near, members, self.config.gateway_mac))
+        """Write the flows of a network anew in `bundles`; one without guest ports has none."""
+        near, members = observed.patch(bridge, vni), observed.members(bridge, vni)
+        if not near:
+            return  # it is not on this node, as for a VM that has never been here
+        here, overlay = bundles.setdefault(bridge, []), bundles.setdefault(OVERLAY, [])
+        here.append(pipeline.delete_network(vni))
+        if members:
+            here += pipeline.vnet_network(vni, near, members, self.config.gateway_mac)
+        overlay.append(pipeline.delete_network(vni))
         far = observed.far_patches(vni)
-        if far:  # else it is not on this node, as for a VM that has never been here
-            bundles.setdefault(OVERLAY, []).extend(pipeline.overlay_network(vni, far))
+        if far:
+            overlay += pipeline.overlay_network(vni, far)
 
     def mesh_flows(self) -> list[str]:
         """Flows that depend on the peers."""

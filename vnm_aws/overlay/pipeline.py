@@ -67,6 +67,11 @@ def delete_vm(vm_id: int) -> str:
     return f"flow delete cookie={port_cookie(vm_id, 0):#x}/{(1 << 64) - (1 << 16):#x}"
 
 
+def delete_network(vni: int) -> str:
+    """Delete the flows of a network on a bridge."""
+    return f"flow delete cookie={_NETWORK_COOKIE | vni:#x}/-1"
+
+
 def link_local(mac: str) -> str:
     """The IPv6 link-local address that a guest makes of its MAC (RFC 4291, EUI-64)."""
     octets = [int(part, 16) for part in mac.split(":")]
