@@ -26,7 +26,6 @@ _SEND = (
 )
 _LEARNED = (f"table={pipeline.LEARNED} ", f"cookie={pipeline.NODE_COOKIE | 1:#x} ")
 """What a flow has that the pipeline itself adds when it learns where a MAC is."""
-_TO_PATCHES = "table=32 "
 _OURS = ("guest", "node", "patch", "tunnel")
 
 
@@ -216,39 +215,17 @@ def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference
 
 def _flows(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     """Flows that are missing, changed, or nobody's."""
-    optional = _optional(node, ports)
     for bridge, lines in node.all_flows(ports).items():
         wanted = [line.removeprefix("flow add ") for line in lines if line.startswith("flow add ")]
         examples: dict[tuple[str, str], str] = {}
         kinds: Counter[tuple[str, str]] = Counter()
         for line in _diff(bridge, wanted):
-            if any(one == bridge and all(part in line for part in parts) for one, *parts in optional):
-                continue
             kind = ("missing" if line.startswith("+") else "there without reason", _owner(line))
             kinds[kind] += 1
             examples.setdefault(kind, line[1:].strip())
         for (how, whose), count in sorted(kinds.items()):
             flows, are = (f"{count} flows", "are") if count > 1 else ("a flow", "is")
             yield Difference(f"{flows}{whose} on bridge {bridge} {are} {how}: {examples[how, whose][:200]}")
-
-
-def _optional(node: Node, ports: list[GuestPort]) -> list[tuple[str, ...]]:
-    """Bridge and parts of flows of networks without a VM: `pre` makes their ports, but only `post` their flows."""
-    found: list[tuple[str, ...]] = []
-    busy = {(port.bridge, port.vni) for port in ports}
-    for row in node.observe().patches:
-        bridge, _, text = row.ids["aws_ovs-network"].rpartition("/")
-        vni = int(text)
-        cookie = f" cookie={0xA6 << 56 | vni:#x} "
-        if (bridge, vni) in busy:
-            continue
-        if row.ids.get("aws_ovs-on") != bridges.OVERLAY:
-            found.append((bridge, cookie))
-        elif all(vni != other for _, other in busy):
-            found.append((bridges.OVERLAY, cookie))
-        else:  # the VNI serves a VM on another bridge
-            found += [(bridges.OVERLAY, cookie, f",in_port={row.ofport} "), (bridges.OVERLAY, cookie, _TO_PATCHES)]
-    return found
 
 
 def _diff(bridge: str, wanted: list[str]) -> list[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-import syslog
 import time
 
 from .. import __version__, config
 from ..errors import AwsOvsError
+from ..journal import ERROR, INFO, log
 
 USAGE = """\
 Usage: aws-ovs VERB [ARGUMENT...] [--dry-run]
@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         import traceback  # costs 4 ms, and a VM's start needs none
 
         for line in traceback.format_exc().splitlines():
-            _log(syslog.LOG_ERR, line)
+            log(ERROR, line)
         return _fail(verb, f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")
-    _log(syslog.LOG_INFO, f"{verb} {' '.join(arguments)}: done in {(time.monotonic() - started) * 1000:.0f} ms")
+    log(INFO, f"{verb} {' '.join(arguments)}: done in {(time.monotonic() - started) * 1000:.0f} ms")
     return code
 
 
@@ -149,10 +149,5 @@ def _fail(verb: str, sentence: str) -> int:
     sentence = " ".join(sentence.split())
     print(f"ERROR: {verb}: {sentence}", file=sys.stderr)
     print(f"{verb}: {sentence}", file=sys.stderr)
-    _log(syslog.LOG_ERR, f"{verb}: {sentence}")
+    log(ERROR, f"{verb}: {sentence}")
     return 1
-
-
-def _log(priority: int, line: str) -> None:
-    syslog.openlog("aws_ovs", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(priority, line)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..overlay import tunnels
-from ..overlay.guest_port import GuestPort
+from ..overlay.guest_port import GuestPort, span
 from . import node as node_module
 from . import state
 from .node import Node
@@ -55,8 +55,7 @@ def _reaches(node: Node, port: GuestPort) -> list[dict[str, str]]:
         private = [own] if own and own not in node.transit else []
         for one in port.shared:
             if one.outside == own:
-                span = f":{one.ports.external}-{one.ports.external + one.ports.size - 1}" if one.ports else ""
-                private.append(one.private_ip + span)
+                private.append(one.private_ip + span(one.ports))
         found.append({"ip": address, "aws_private_ip": " ".join(private), "outside": own})
     return found
 

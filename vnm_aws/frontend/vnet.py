@@ -16,6 +16,7 @@ from ..journal import ERROR, INFO, log
 from ..lock import held
 from ..objects import Network
 from ..oned import range_template, template
+from ..underlay.eni import VXLAN_OVERHEAD
 from . import settings, validation
 from .free_addresses import Chooser
 from .plan import Plan
@@ -71,7 +72,11 @@ def create(world: World, network: Network) -> str:
     values = {}
     if not network.vlan_id:
         values["VLAN_ID"] = str(validation.choose_vni(network, world.networks, world.driver))
-    mtu = network.template.get("GUEST_MTU") or network.template.get("MTU") or str(world.driver.internet_mtu - 50)
+    mtu = (
+        network.template.get("GUEST_MTU")
+        or network.template.get("MTU")
+        or str(world.driver.internet_mtu - VXLAN_OVERHEAD)
+    )
     values |= {key: mtu for key in ("MTU", "GUEST_MTU") if not network.template.get(key)}
     lines = [template(values)]
     if is_pool(network):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cached_property
-from typing import TypeVar
 
 from ..config import Config
 from ..ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
@@ -14,7 +13,6 @@ from ..oned import Oned, served_clusters
 from . import settings as settings_file
 from .settings import Settings
 
-_T = TypeVar("_T")
 _PAGE = 500
 
 INSTANCE_ID, TYPE, ENI_ID, VTEP = "EC2_INSTANCE_ID", "EC2_INSTANCE_TYPE", "EC2_ENI_ID", "VXLAN_TEP"
@@ -147,14 +145,10 @@ class World:
         found = [one for one in self.networks if str(one.network_id) == name] or [
             one for one in self.networks if one.name == name
         ]
-        return _only(found, f"network {name}", "onevnet list")
-
-    def host(self, name: str) -> Host:
-        """A host by ID or name."""
-        found = [one for one in self.hosts if str(one.host_id) == name] or [
-            one for one in self.hosts if one.name == name
-        ]
-        return _only(found, f"host {name}", "onehost list")
+        if len(found) != 1:
+            count = "several of them" if found else "none"
+            raise AwsOvsError(f"network {name}: OpenNebula has {count}; choose one by its ID from 'onevnet list'")
+        return found[0]
 
     def forget(self, names: Collection[str]) -> None:
         """Read again what has been changed, and what was made of it."""
@@ -166,10 +160,3 @@ NETWORKS = ("networks", "_with_leases")
 HOSTS = ("hosts", "host_of_eni", "limits")
 ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
 """What to forget after a change of networks, of hosts, and of addresses in EC2."""
-
-
-def _only(found: list[_T], what: str, command: str) -> _T:
-    if len(found) != 1:
-        count = "several of them" if found else "none"
-        raise AwsOvsError(f"{what}: OpenNebula has {count}; choose one by its ID from '{command}'")
-    return found[0]

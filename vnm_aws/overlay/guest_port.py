@@ -56,10 +56,11 @@ class GuestPort(NamedTuple):
         ports."""
         own = [f"{self.vni}/{address}" for address in (self.mac, *self.addresses)]
         outside = [mapping.outside for mapping in self.mappings]
-        return own + outside + [f"{one.private_ip}{_span(one.ports)}" for one in self.shared]
+        return own + outside + [f"{one.private_ip}{span(one.ports)}" for one in self.shared]
 
 
-def _span(ports: PortRange | None) -> str:
+def span(ports: PortRange | None) -> str:
+    """Ports as they are written behind a shared address; nothing for all of them."""
     return f":{ports.external}-{ports.external + ports.size - 1}" if ports else ""
 
 

@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import select
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +26,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend
 
 from .ec2 import OWN_KEY
+from .killing import end
 from .moto_addresses import LIMITS
 from .moto_populate import begin, populate
 from .moto_views import HISTORY
@@ -43,7 +41,6 @@ _STATUS = {
     "RequestLimitExceeded": 503,
     "Unavailable": 503,
 }
-_KILL_S = 10.0
 
 
 def is_mutating(action: str) -> bool:
@@ -67,19 +64,6 @@ class Bucket:
             return False
         self._tokens -= 1
         return True
-
-
-def _kill(pid: int) -> None:
-    """End a process, and return when it is gone: it must not run on while its call is answered."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-        select.select([process], [], [], _KILL_S)
-    finally:
-        os.close(process)
 
 
 def _reply(start: _Start, status: int, body: bytes, kind: str) -> Iterable[bytes]:
@@ -145,7 +129,7 @@ class Control:
         self._calls.append({"action": action, "mutating": is_mutating(action)})
         kill = self._due()
         if kill.get("when") == "before":
-            _kill(kill["pid"])
+            end(kill["pid"])
             return _error(start, "InternalError", "The caller has been killed.")
         if not self._allowed(action):
             return _error(start, "RequestLimitExceeded", "Request limit exceeded.")
@@ -154,7 +138,7 @@ class Control:
             return _error(start, code, "This call was to fail.")
         answer = self._serve(action, environ, start)
         if kill:
-            _kill(kill["pid"])
+            end(kill["pid"])
         return answer
 
     def _due(self) -> dict[str, Any]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .killing import end
 from .oned_wire import Call, OneError
 
 When = Literal["before", "after"]
-_KILL_S = 10
 
 
 class CallerKilledError(Exception):
@@ -25,19 +22,6 @@ class _Kill:
     countdown: int
     when: When
     pid: int
-
-
-def _end(pid: int) -> None:
-    """End a process, and return when it is gone: it must not run on while its call is dealt with."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-        select.select([process], [], [], _KILL_S)
-    finally:
-        os.close(process)
 
 
 class Control:
@@ -90,6 +74,6 @@ class Control:
 
     def _kill(self, due: list[_Kill]) -> None:
         for kill in due:
-            _end(kill.pid)
+            end(kill.pid)
         if due:
             raise CallerKilledError
