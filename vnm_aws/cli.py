@@ -13,6 +13,7 @@ import click
 
 from . import __version__, config
 from .errors import AwsOvsError
+from .frontend import settings
 from .journal import ERROR, INFO, log
 from .terminal import Progress, table
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from .frontend.world import World
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_SETTINGS = "/etc/one/aws_ovs.yaml"
-_DRIVER = "/var/lib/one/remotes/etc/vnm/aws_ovs.yaml"
 _RIGHT = {"ID", "FREE", "TVM", "UP", "DOWN", "MTU", "AR"}
 
 
@@ -55,7 +54,7 @@ def _fail(sentence: str) -> NoReturn:
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="oneaws")
 @click.option(
-    "--settings", "path", envvar="AWS_OVS_SETTINGS", default=_SETTINGS, show_default=True, help="Settings file."
+    "--settings", "path", envvar="AWS_OVS_SETTINGS", default=settings.PATH, show_default=True, help="Settings file."
 )
 @click.pass_context
 def main(ctx: click.Context, path: str) -> None:
@@ -79,8 +78,7 @@ def main(ctx: click.Context, path: str) -> None:
 
 
 def _world(ctx: click.Context) -> World:
-    from .frontend import settings  # with boto3 and pyone: not for --help and completion
-    from .frontend.world import World
+    from .frontend.world import World  # with boto3 and pyone: not for --help and completion
 
     return World(settings.load(ctx.find_root().obj))
 
@@ -372,7 +370,9 @@ def hooks_remove(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool
 
 
 @main.command("config")
-@click.option("--file", "path", envvar="AWS_OVS_CONFIG", default=_DRIVER, show_default=True, help="What to check.")
+@click.option(
+    "--file", "path", envvar="AWS_OVS_CONFIG", default=settings.DRIVER_PATH, show_default=True, help="What to check."
+)
 @_listing
 def check_config(path: str, as_json: bool) -> None:
     """Check the nodes' configuration and print what is in force, defaults included.
@@ -387,8 +387,6 @@ def check_config(path: str, as_json: bool) -> None:
 @click.pass_context
 def check_settings(ctx: click.Context, as_json: bool) -> None:
     """Check the settings of the front-end half and print what is in force, defaults included."""
-    from .frontend import settings
-
     _show(settings.load(ctx.find_root().obj)._asdict(), as_json)
 
 

@@ -9,10 +9,10 @@ from .. import addresses
 from ..addresses import Network as Prefix
 from ..addresses import int_to_ip, ip_to_int, shown
 from ..config import Config
-from ..ec2 import TagFilter
 from ..errors import AwsOvsError
 from ..objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from ..overlay.bridges import RESERVED
+from ..tags import TagFilter
 from ..underlay.eni import VXLAN_OVERHEAD
 from ..vm import MAX_VNI
 from .free_addresses import prefix_of
