@@ -29,8 +29,7 @@ KEPT=/var/lib/one/aws_ovs # what the front-end half remembers; it can all be fou
 UNITS=/usr/lib/systemd/system
 TIMER=aws_ovs-reconcile.timer
 ENABLED=/etc/systemd/system/timers.target.wants/$TIMER
-RESTORE=aws_ovs-restore.service
-WANTS=/etc/systemd/system/ovs-vswitchd.service.wants # who is started whenever ovs-vswitchd is
+VSWITCHD=ovs-vswitchd.service.d # what the driver adds to Open vSwitch's unit
 COMPLETIONS=/usr/share/bash-completion/completions
 BACKUP=$ONED_CONF.before-aws_ovs
 
@@ -41,7 +40,7 @@ Usage: install.sh --frontend | --node | --uninstall [--frontend] [--node]   [--d
   --frontend   on the OpenNebula front-end: the driver's scripts, hooks, probe and configuration among OpenNebula's
                remotes, $SETTINGS, the command oneaws and its timer, and the driver's lines in
                $ONED_CONF
-  --node       on a KVM host: $PROGRAM, its sudoers rule and directories, and the unit that restores flows
+  --node       on a KVM host: $PROGRAM, its sudoers rule and directories, and the units that restore flows
   --uninstall  remove what is installed, or only the part named; edited configurations stay, and so do the hooks in
                OpenNebula, which 'oneaws hooks remove' removes before
   --dry-run    print each change, make none
@@ -96,9 +95,9 @@ _link() {
     mv -fT "$2.aws_ovs-new" "$2"
 }
 
-put_all() { # FROM TO MODE USER:GROUP: the files of a directory into another
+put_all() { # FROM TO MODE USER:GROUP: the files of a directory, without those of directories in it, into another
     local file
-    for file in "$1"/*; do put "$file" "$2/${file##*/}" "${@:3}"; done
+    for file in "$1"/*; do [[ -d $file ]] || put "$file" "$2/${file##*/}" "${@:3}"; done
 }
 
 drop() { # PATH...: files, or links
@@ -111,7 +110,7 @@ drop() { # PATH...: files, or links
 
 drop_all() { # FROM TO: what put_all brings
     local file
-    for file in "$1"/*; do drop "$2/${file##*/}"; done
+    for file in "$1"/*; do [[ -d $file ]] || drop "$2/${file##*/}"; done
 }
 
 drop_empty() { # DIRECTORY WHAT: a directory, unless it still holds something
@@ -273,15 +272,18 @@ units() { # PART: frontend or node
     local before=$CHANGES
     [[ -d $UNITS ]] || return 0
     put_all "$SOURCE/share/systemd/$1" "$UNITS" 644 root:root
-    if [[ $1 == node ]]; then directory "$WANTS" 755 root:root; link "$UNITS/$RESTORE" "$WANTS/$RESTORE"; fi
+    if [[ $1 == node ]]; then
+        directory "$UNITS/$VSWITCHD" 755 root:root
+        put_all "$SOURCE/share/systemd/node/$VSWITCHD" "$UNITS/$VSWITCHD" 644 root:root
+    fi
     [[ $CHANGES == "$before" ]] || reload_units
 }
 
 drop_units() { # PART
     local before=$CHANGES
     if [[ $1 == node ]]; then
-        drop "$WANTS/$RESTORE"
-        [[ ! -d $WANTS || -n $(find "$WANTS" -mindepth 1 ! -name "$RESTORE" -print -quit) ]] || change "remove $WANTS" rmdir "$WANTS"
+        drop_all "$SOURCE/share/systemd/node/$VSWITCHD" "$UNITS/$VSWITCHD"
+        drop_empty "$UNITS/$VSWITCHD" "files that are not the driver's"
     else
         [[ ! -L $ENABLED || ! -d /run/systemd/system ]] || change "stop and disable $TIMER" systemctl --quiet disable --now "$TIMER"
         drop "$ENABLED"

@@ -188,6 +188,10 @@ REPAIRED = {
     "a patch port's far end deleted": Break(
         f"ovs-vsctl del-port {_FAR}", (f"patch port q.* of bridge aws_ovs is missing, for VNI 1048577 of onebr1; {RESTORE}",)
     ),
+    "ovs-vswitchd told to wait for flows": Break(
+        "ovs-vsctl set Open_vSwitch . other_config:flow-restore-wait=true",
+        (rf"ovs-vswitchd handles new packets on no bridge .* \(other_config:flow-restore-wait\); {RESTORE}",),
+    ),
     "another configuration": Break(
         f"sed -i 's/^lock_timeout: 60/lock_timeout: 61/' {CONFIGURATION}; aws-ovs probe",
         (f"aws_ovs.yaml is .* 61, but this node was set up for .* 60; {RESTORE}",),

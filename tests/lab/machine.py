@@ -38,7 +38,7 @@ INHERIT_VNET_ATTR       = "GATEWAY_OF_OTHERS"
 _SOURCES = ["install.sh", "setup.py", "pyproject.toml", "README.md", "LICENSE", "vnm_aws", "remotes", "share", "hooks"]
 _PREPARE = f"""
 rm -rf /usr/lib/aws_ovs /usr/sbin/aws-ovs /usr/bin/oneaws /var/lib/aws_ovs /var/lib/one /etc/one /etc/sudoers.d/aws_ovs
-rm -rf {SHARE} {UNITS}/aws_ovs-* /etc/systemd/system/*.wants/aws_ovs-* {COMPLETIONS}/oneaws
+rm -rf {SHARE} {UNITS}/aws_ovs-* {UNITS}/ovs-vswitchd.service.d /etc/systemd/system/*.wants/aws_ovs-* {COMPLETIONS}/oneaws
 mkdir -p {UNITS} {COMPLETIONS}
 rm -f /etc/sysctl.d/60-aws_ovs.conf /usr/lib/tmpfiles.d/aws_ovs.conf
 rm -f /etc/resolv.conf

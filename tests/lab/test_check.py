@@ -28,7 +28,17 @@ def host(lab: Lab) -> Iterator[Host]:
     host = lab.hosts["h1"]
     if lab not in _is_clean or 1 not in lab.hypervisor.guests:
         lab.reset()
-        add = ["ovs-vsctl", "--may-exist", "add-br", FOREIGN, "--", "set", "Bridge", FOREIGN, "datapath_type=netdev"]
+        add = [
+            "ovs-vsctl",
+            "--may-exist",
+            "add-br",
+            FOREIGN,
+            "--",
+            "set",
+            "Bridge",
+            FOREIGN,
+            f"datapath_type={host.datapath_type}",
+        ]
         host.run(add)
         lab.play(DEPLOY)
         lab.tunnels("h1")
@@ -192,3 +202,15 @@ def test_a_connection_table_that_is_nearly_full_is_named(lab: Lab, host: Host) -
     assert_says(host, (rf"the kernel's connection table is nearly full: \d+ of {limit}; .*; enlarge it: sysctl -w .*",))
     host.run(["umount", path])
     wait_until_clean(lab, host)
+
+
+def test_a_small_connection_table_is_named_and_enlarged_and_a_large_one_stays(lab: Lab, host: Host) -> None:
+    path = "/proc/sys/net/netfilter/nf_conntrack_max"
+    host.run(["sh", "-ec", f"echo 4096 >/root/most; mount --bind /root/most {path}"])
+    assert_says(host, (f"net.netfilter.nf_conntrack_max is 4096, less than 1048576; {RESTORE}",))
+    host.run(["aws-ovs", "restore"])
+    assert host.run(["cat", path]).stdout == "1048576"
+    wait_until_clean(lab, host)
+    host.run(["sh", "-ec", f"echo 2000000 >{path}; aws-ovs check; aws-ovs restore"])
+    assert host.run(["cat", path]).stdout == "2000000\n"
+    host.run(["umount", path])

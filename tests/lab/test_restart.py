@@ -178,6 +178,47 @@ def test_restore_says_that_ovs_vswitchd_does_not_run(fresh_lab: Lab) -> None:
     assert done.stderr.endswith("restore: ovs-vswitchd does not run; start it: systemctl start openvswitch-switch\n")
 
 
+WAIT = "other_config:flow-restore-wait"
+
+
+def _crash_and_wait(host: Host) -> None:
+    """As systemd does it on a node with VMs: ovs-vswitchd handles nothing before it is told to."""
+    host.kill_ovs("ovs-vswitchd")
+    host.run(["ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".", f"{WAIT}=true"])
+    host.start_ovs()
+    assert _waits(host)
+
+
+def _waits(host: Host) -> bool:
+    return "true" in host.run(["ovs-vsctl", "--if-exists", "get", "Open_vSwitch", ".", WAIT]).stdout
+
+
+def test_ovs_vswitchd_waits_for_its_flows_until_restore_has_brought_them(fresh_lab: Lab) -> None:
+    lab, host = fresh_lab, fresh_lab.hosts["h1"]
+    _populate(lab)
+    _crash_and_wait(host)
+    assert checks.ping(lab.guest(1), A_EIP, B, count=1) == "no answer"
+    host.run(["aws-ovs", "restore", "--dry-run"])
+    assert _waits(host)
+    host.run(["aws-ovs", "restore"])
+    assert not _waits(host)
+    _all_is_well(lab)
+    _works(lab)
+
+
+def test_a_restore_that_fails_lets_ovs_vswitchd_begin_all_the_same(fresh_lab: Lab) -> None:
+    lab, host = fresh_lab, fresh_lab.hosts["h1"]
+    _populate(lab)
+    _crash_and_wait(host)
+    host.run(["mount", "--bind", "/usr/bin/false", "/usr/sbin/nft"])
+    assert "nft refused" in host.run(["aws-ovs", "restore"], check=False).stderr
+    assert not _waits(host)
+    host.run(["umount", "/usr/sbin/nft"])
+    host.run(["aws-ovs", "restore"])
+    _all_is_well(lab)
+    _works(lab)
+
+
 def test_the_next_action_restores_the_node_too(fresh_lab: Lab) -> None:
     lab, host = fresh_lab, fresh_lab.hosts["h1"]
     _populate(lab)
@@ -187,7 +228,7 @@ def test_the_next_action_restores_the_node_too(fresh_lab: Lab) -> None:
     lab.play(another._replace(steps=(pre,)))
     _works(lab)
     lab.play(another._replace(steps=(plug,)))
-    _crash(host)
+    _crash_and_wait(host)
     lab.play(another._replace(steps=(post,)))
     _works(lab)
     assert checks.reaches(checks.ping(lab.guest(7), "192.168.0.70", B))
@@ -243,7 +284,9 @@ def test_a_port_that_is_plugged_in_or_of_another_driver_stays(fresh_lab: Lab) ->
     lab.play(DEPLOY)
     another = promise.deploy(promise.other_vm(DOCUMENT, 1, 7, "192.168.0.70"), "h1")
     lab.play(another._replace(steps=another.steps[:2]))
-    host.run(["ovs-vsctl", "add-br", "br-else", "--", "set", "Bridge", "br-else", "datapath_type=netdev"])
+    host.run(
+        ["ovs-vsctl", "add-br", "br-else", "--", "set", "Bridge", "br-else", f"datapath_type={host.datapath_type}"]
+    )
     host.run(["ovs-vsctl", "--no-wait", "add-port", "br-else", "one-9-0"])
     host.run(["aws-ovs", "restore"])
     assert sorted(_guest_ports(host)) == ["one-1-0", "one-1-1", "one-7-0", "one-9-0"]

@@ -20,7 +20,7 @@ SETTINGS = SHARE / "etc/aws_ovs.yaml"
 HOOKS = sorted((SHARE / "hooks").glob("*.hook"))
 LAUNCHERS = sorted((REPOSITORY / "hooks/aws_ovs").iterdir())
 TEMPLATES = sorted((SHARE / "vnet").glob("*.tmpl"))
-UNITS = sorted((SHARE / "systemd").glob("*/*"))
+UNITS = sorted(path for path in (SHARE / "systemd").glob("*/*") if path.is_file())
 
 # What oned takes as the state of a host, and of a network.
 _STATES = {"HOST": {"MONITORED", "ERROR", "OFFLINE", "DISABLED", "INIT"}, "NET": {"READY", "ERROR"}}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
-from ..overlay import bridges, pipeline, tunnels
+from ..overlay import bridges, pipeline, tunnels, upcalls
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
 from ..underlay import eni, kernel, surroundings
@@ -64,6 +64,7 @@ def differences(node: Node) -> list[Difference]:
         _marker(node),
         _peers(node),
         _strangers(node),
+        _upcalls(node),
         _open_vswitch(node, ports),
         _kernel(node, ports),
         (Difference(*trouble) for trouble in surroundings.troubles()),
@@ -142,6 +143,20 @@ def _strangers(node: Node) -> Iterator[Difference]:
     for name in kernel.vxlan_devices(surroundings.VXLAN_PORT):
         yield Difference(
             f"VXLAN device {name} of the kernel has the driver's UDP port 4789", f"remove it: ip link del {name}"
+        )
+
+
+def _upcalls(node: Node) -> Iterator[Difference]:
+    """Whether ovs-vswitchd handles packets that the datapath knows no flow for."""
+    _, _, start = node_module.vswitchd().partition(" ")
+    if upcalls.waits(node.db):
+        yield Difference(
+            "ovs-vswitchd handles new packets on no bridge as long as it waits for its flows (other_config:flow-restore-wait)"
+        )
+    elif start.isdecimal() and (lost := upcalls.lost(int(start))):
+        yield Difference(
+            f"ovs-vswitchd was started too early after the boot: it gets no packet from the kernel, which has lost {lost}",
+            "start it again: systemctl restart openvswitch-switch",
         )
 
 

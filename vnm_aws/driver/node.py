@@ -10,7 +10,7 @@ from .. import __version__, config, files
 from ..addresses import Network
 from ..errors import AwsOvsError
 from ..lock import RUN
-from ..overlay import bridges, openflow, pipeline, tunnels
+from ..overlay import bridges, openflow, pipeline, tunnels, upcalls
 from ..overlay.bridges import OVERLAY, Row
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
@@ -110,23 +110,30 @@ class Node:
         Raises:
             AwsOvsError: ovs-vswitchd does not run, or something is refused.
         """
-        from ..underlay import kernel  # costs 170 ms
-
         made_for = self.marker()  # an ovs-vswitchd that starts while we are at it knows nothing of this
         if made_for["ovs-vswitchd"] == NOT_RUNNING:
             raise AwsOvsError("ovs-vswitchd does not run; start it: systemctl start openvswitch-switch")
-        if not self.dry_run:
+        if self.dry_run:
+            self._build()
+            return
+        try:
             # One that has just started still shows the port numbers of the one before it.
             self.db.commit([{"op": "comment", "comment": "aws-ovs restore"}])
+            self._build()
+        finally:
+            upcalls.release(self.db)
+        files.replace(MARKER, json.dumps(made_for))
+
+    def _build(self) -> None:
         ports = state.everything()
         for plan in self.plans(ports):
             self.commit(plan)
-        settings = self.config
         if not self.dry_run:
+            from ..underlay import kernel  # costs 170 ms
+
+            settings = self.config
             kernel.ensure(self.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
         self.flow(self.all_flows(ports))
-        if not self.dry_run:
-            files.replace(MARKER, json.dumps(made_for))
 
     def plans(self, ports: list[GuestPort]) -> Iterator[bridges.Plan]:
         """What makes bridges, patch ports and tunnels those that the peers and these ports need, one after the other."""

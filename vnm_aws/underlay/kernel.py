@@ -28,6 +28,9 @@ _RULE_PRIORITY = 4789
 _NEXT_HOP = "169.254.87.1"
 """An address that nothing has: the kernel needs a next hop on aws_gw to put into a MAC header."""
 _ONLINK = 4
+_CONNECTIONS = "net/netfilter/nf_conntrack_max"
+_ENOUGH = 1048576
+"""All VMs without an Elastic IP of their own leave behind the node's address, and share its connection table."""
 _LISTING = f"{RUN}/nft"
 """Our tables as nft showed them when they had just been loaded: that is not how they were written."""
 
@@ -55,6 +58,8 @@ def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int
     for interface in (GATEWAY_PORT, REPAIR_PORT):
         _sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")
     _load(ruleset(underlay, transit))
+    if _limit() < _ENOUGH:  # sysctl.d comes too early at boot: the kernel tracks nothing before it has such rules
+        _sysctl(_CONNECTIONS, str(_ENOUGH))
     repair.ensure()
     listing = _listing()
     if listing.count("table ") != 2:
@@ -69,6 +74,8 @@ def differences(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu
         now = _read(f"/proc/sys/net/ipv4/conf/{interface}/{key}")
         if now != value:
             found.append(f"net.ipv4.conf.{interface}.{key} is {now or 'not there'} instead of {value}")
+    if _limit() < _ENOUGH:
+        found.append(f"net.netfilter.nf_conntrack_max is {_limit()}, less than {_ENOUGH}")
     try:
         with IPRoute() as ip:
             found += _route_differences(
@@ -166,6 +173,12 @@ def _settings(eni: str) -> list[tuple[str, str, str]]:
         (GATEWAY_PORT, "rp_filter", "2"),
         (GATEWAY_PORT, "send_redirects", "0"),
     ]
+
+
+def _limit() -> int:
+    """The size of the connection table; enough where that is not for this machine to say, as in a container."""
+    path = f"/proc/sys/{_CONNECTIONS}"
+    return int(_read(path)) if os.access(path, os.W_OK) else _ENOUGH
 
 
 def _sysctl(path: str, value: str) -> None:
