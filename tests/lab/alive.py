@@ -39,13 +39,16 @@ class Neighbours:
 
     Args:
         lab: a fresh lab, whose tunnels are up afterwards.
+
+    Attributes:
+        recordings: how each was deployed.
     """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.recordings = {vm_id: neighbour(vm_id, host) for vm_id, host in ((2, "h1"), (3, "h3"))}
         self.cards: dict[int, list[Card]] = {}
-        for vm_id, host in ((2, "h1"), (3, "h3")):
-            recording = neighbour(vm_id, host)
+        for vm_id, recording in self.recordings.items():
             lab.play(recording)
             self.cards[vm_id] = promise.cards(recording.steps[-1].xml or b"")
         for name in lab.hosts:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tests.lab import checks, promise
 from tests.lab.checks import Check
 from tests.lab.topology import DrawnHost, DrawnVm, as_svg, as_text
+from tests.lab.world.datapath import UnavailableError
 from tests.lab.world.front_end import FrontEnd
 from tests.lab.world.guest import Guest
 from tests.lab.world.lab import Lab
@@ -266,9 +267,13 @@ def main() -> int:
     """Run the demo; exit code 0 when every check passed."""
     found: list[Check] = []
     say("starting EC2, a VPC, the Internet and three metal hosts")
-    with Lab(hosts=3) as lab:
-        hosts = run(lab, found)
-        drops = ", ".join(f"{count} {reason}" for reason, count in sorted(lab.vpc.drops().items())) or "none"
+    try:
+        with Lab(hosts=3) as lab:
+            hosts = run(lab, found)
+            drops = ", ".join(f"{count} {reason}" for reason, count in sorted(lab.vpc.drops().items())) or "none"
+    except UnavailableError as missing:
+        print(f"demo: {missing}", file=sys.stderr)
+        return 2
     width = max(len(check.name) for check in found)
     print("\n      CHECK" + " " * (width - 3) + "MEASURED")
     for check in found:

@@ -10,6 +10,7 @@ from lxml import etree
 
 from tests.lab import checks, promise
 from tests.lab.checks import Check
+from tests.lab.world.datapath import UnavailableError
 from tests.lab.world.guest import HypervisorError
 from tests.lab.world.lab import DriverError, Lab
 from tests.lab.world.recording import FRONTEND, Recording, Step, load, substitute
@@ -156,10 +157,14 @@ def main() -> int:
     passed = failed = 0
     cards = [card for document in documents(recording) for card in promise.cards(document)]
     private_ips = {reach.private_ip for card in cards for reach in card.reaches if reach.private_ip}
-    with Lab(max(3, len(host_names(recording))), private_ips=private_ips) as lab:
-        for check in replay(lab, recording):
-            print(check, flush=True)
-            passed, failed = passed + check.passed, failed + (not check.passed)
+    try:
+        with Lab(max(3, len(host_names(recording))), private_ips=private_ips) as lab:
+            for check in replay(lab, recording):
+                print(check, flush=True)
+                passed, failed = passed + check.passed, failed + (not check.passed)
+    except UnavailableError as missing:
+        print(f"replay: {missing}", file=sys.stderr)
+        return 2
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

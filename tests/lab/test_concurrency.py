@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab import checks, promise
+from tests.lab.world.executor import Process
 from tests.lab.world.host import Host
 from tests.lab.world.lab import Lab
-from tests.lab.world.namespace import Process
 from tests.lab.world.recording import Recording, load, substitute
 
 VMS = range(1, 21)

@@ -12,6 +12,8 @@ import pytest
 
 from .machine import CHECKOUT, CONFIG, ONED_CONF, PLAIN, REPOSITORY, SETTINGS, SHIMS, UNITS, Machine, copy_environment
 
+pytestmark = pytest.mark.only_on("userspace", reason="install.sh meets no host of the lab here")
+
 # As an administrator may have written it.
 PREPARED = (
     PLAIN
@@ -94,33 +96,85 @@ def test_the_parts_go_one_by_one(machine: Machine) -> None:
     assert machine.run(["test", "-e", "/usr/lib/aws_ovs"], check=False).returncode == 1
 
 
+def _record(machine: Machine, program: str, code: int = 0) -> None:
+    """Replace a program by one that only writes down what it was asked."""
+    machine.run(["rm", "-f", f"/usr/bin/{program}"])
+    machine.write(f"/usr/bin/{program}", f'#!/bin/sh\necho {program} "$@" >>/run/asked\nexit {code}\n')
+    machine.run(["chmod", "755", f"/usr/bin/{program}"])
+
+
+RESTORE = f"{UNITS}/aws_ovs-restore.service"
+DROP_IN = f"{UNITS}/ovs-vswitchd.service.d/aws_ovs.conf"
+
+
 def test_systemd_restores_a_node_whenever_open_vswitch_starts(machine: Machine) -> None:
-    machine.run(["sh", "-ec", "mkdir -p /run/systemd/system; rm -f /usr/bin/systemctl"])
-    machine.write("/usr/bin/systemctl", '#!/bin/sh\necho "$@" >>/run/asked\n')
-    machine.run(["chmod", "755", "/usr/bin/systemctl"])
+    machine.run(["mkdir", "-p", "/run/systemd/system"])
+    _record(machine, "systemctl")
     machine.install("--node")
-    wants = "/etc/systemd/system/ovs-vswitchd.service.wants"
-    unit, enabled = f"{UNITS}/aws_ovs-restore.service", f"{wants}/aws_ovs-restore.service"
-    assert machine.run(["readlink", enabled]).stdout.strip() == unit
-    assert machine.run(["stat", "-c", "%a %U:%G", unit]).stdout.strip() == "644 root:root"
-    assert machine.read("/run/asked") == "daemon-reload\n", "nothing is started"
+    assert machine.run(["stat", "-c", "%a %U:%G", RESTORE, DROP_IN]).stdout == "644 root:root\n" * 2
+    assert machine.read("/run/asked") == "systemctl daemon-reload\n", "nothing is started"
     if machine.run(["sh", "-c", "command -v systemd-analyze"], check=False).returncode == 0:
-        assert machine.run(["systemd-analyze", "verify", unit]).stderr == ""
-    command = re.search(r"(?m)^ExecStart=(.*)$", machine.read(unit))
-    assert command
-    done = machine.run(command[1].split(), check=False)
+        assert machine.run(["systemd-analyze", "verify", RESTORE]).stderr == ""
+    assert _commands(machine, DROP_IN, "ExecStartPost") == [
+        "/usr/bin/systemctl --no-block start aws_ovs-restore.service"
+    ]
+    (command,) = _commands(machine, RESTORE, "ExecStart")
+    done = machine.run(command.split(), check=False)
     assert (done.returncode, done.stderr.split()[:2]) == (1, ["ERROR:", "restore:"]), "this machine has no ENI"
-    # Disabled by hand, it comes back.
-    machine.run(["rm", enabled])
-    assert "link" in machine.install("--node", "--dry-run")
-    machine.install("--node")
     assert machine.install("--node").strip() == "Nothing to change."
-    machine.write(f"{wants}/other.service", "")
+    machine.write(f"{DROP_IN}.of-the-administrator", "")
     machine.run(["rm", "/run/asked"])
-    machine.install("--uninstall")
-    assert machine.read("/run/asked") == "daemon-reload\n", "no running service is stopped"
-    assert machine.run(["ls", wants]).stdout == "other.service\n"
-    assert machine.run(["test", "-e", unit], check=False).returncode == 1
+    assert f"left: {UNITS}/ovs-vswitchd.service.d" in machine.install("--uninstall")
+    assert machine.read("/run/asked") == "systemctl daemon-reload\n", "no running service is stopped"
+    assert machine.run(["test", "-e", RESTORE], check=False).returncode == 1
+    assert machine.run(["test", "-e", DROP_IN], check=False).returncode == 1
+
+
+def _commands(machine: Machine, path: str, key: str) -> list[str]:
+    """What systemd would run."""
+    found = re.findall(rf"(?m)^{key}=-?(.*)$", machine.read(path))
+    return [line.replace("$$", "$").replace("%%", "%") for line in found]
+
+
+@pytest.fixture
+def node(machine: Machine) -> Machine:
+    """A node on which systemctl and ovs-vsctl only write down what they were asked."""
+    machine.install("--node")
+    for program in ("systemctl", "ovs-vsctl"):
+        _record(machine, program)
+    return machine
+
+
+def test_ovs_vswitchd_waits_for_its_flows_when_there_are_vms_and_somebody_brings_them(node: Machine) -> None:
+    asks = "systemctl --quiet is-enabled aws_ovs-restore.service\n"
+    key = "Open_vSwitch . other_config"
+    _, wait = _commands(node, DROP_IN, "ExecStartPre")
+
+    def asked(command: str) -> str:
+        node.run(["sh", "-c", f": >/run/asked; {command}"], check=False)
+        return node.read("/run/asked")
+
+    assert asked(wait) == ""
+    node.run(["mkdir", "-p", "/run/aws_ovs/vms"])
+    assert asked(wait) == ""
+    node.write("/run/aws_ovs/vms/1.json", "[]")
+    assert asked(wait) == f"{asks}ovs-vsctl --no-wait --timeout=5 set {key}:flow-restore-wait=true\n"
+    _record(node, "systemctl", code=1)
+    assert asked(wait) == asks, "masked"
+    for path in (DROP_IN, RESTORE):
+        (release,) = _commands(node, path, "ExecStopPost")
+        assert asked(release) == f"ovs-vsctl --no-wait --timeout=5 remove {key} flow-restore-wait\n"
+
+
+def test_ovs_vswitchd_is_not_started_in_the_first_seconds_after_boot(node: Machine) -> None:
+    early, _ = _commands(node, DROP_IN, "ExecStartPre")
+    node.write("/run/uptime", "10.99 3.21\n")
+    process = node.spawn(["unshare", "--mount", "sh", "-c", f"mount --bind /run/uptime /proc/uptime; {early}"])
+    time.sleep(1)
+    assert process.poll() is None
+    node.write("/run/uptime", "11.00 3.21\n")
+    assert process.wait(10) == 0
+    assert node.run(["timeout", "1", "sh", "-c", early]).returncode == 0, "this machine has been up for longer"
 
 
 @pytest.mark.parametrize("name", ONED_CONFS)

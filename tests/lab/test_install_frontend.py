@@ -25,6 +25,8 @@ from .machine import (
 
 LAUNCHERS = {path.name: f"{HOOKS}/{path.name}" for path in sorted((REPOSITORY / "hooks/aws_ovs").iterdir())}
 LAUNCHERS |= {name: f"{SHIMS}/{name}" for name in ("vnet_create", "vnet_delete")}
+pytestmark = pytest.mark.only_on("userspace", reason="a front-end forwards no packets")
+
 DOCUMENT = "PFZORVQvPg==\n" * 20000
 """More than a pipe holds."""
 

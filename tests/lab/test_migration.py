@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.lab import checks, promise
 from tests.lab.alive import Neighbours, live_migration, remains, unhealthy
 from tests.lab.checks import Check
+from tests.lab.pings import A_EIP, PUBLIC, A, Ping, bound, pinging, recovered
 from tests.lab.test_operations import last
 from tests.lab.world.lab import Lab
 from tests.lab.world.recording import load
 from tests.lab.world.vpc import CLIENT, SERVER
 
 DOCUMENT = last("deploy")
-A, A_EIP, PUBLIC = "192.168.0.10", "192.168.0.250", "54.10.20.41"
 PORT = "7000"
 STREAM = ["/usr/bin/python3", "-c", (Path(__file__).parent / "stream.py").read_text(encoding="utf-8")]
-SPACING_S = 0.02
-BOUND_S = 10
-"""Seconds without an answer that a migration may cost on a very busy machine, besides those that the address is late."""
 
 
 @pytest.fixture(scope="module")
@@ -47,82 +39,9 @@ def report(request: pytest.FixtureRequest) -> Iterator[list[Check]]:
 Running = dict[str, "subprocess.Popen[str]"]
 
 
-class Lost(NamedTuple):
-    """Pings that were not answered, of how many, and the longest time without an answer."""
-
-    lost: int
-    sent: int
-    outage: float
-
-    def __str__(self) -> str:
-        return f"{self.lost} of {self.sent} lost, {self.outage:.2f} s without an answer"
-
-
-class Ping:
-    """A ping without end; its output is read as it comes, for a full pipe would stop it."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process, self.started = process, time.time()
-        self.answers: list[float] = []
-        self.text = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            answer = re.match(r"\[([\d.]+)\] \d+ bytes from", line)
-            if answer:
-                self.answers.append(float(answer[1]))
-            else:
-                self.text += line
-
-    def end(self) -> Lost:
-        """End it and count."""
-        ended = time.time()
-        self.process.send_signal(signal.SIGINT)
-        self._reader.join(30)
-        self.process.wait(30)
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", self.text)
-        assert found, self.text
-        # What a guest could not even send, being between two hosts, ping does not count: the time tells.
-        times = sorted([self.started, *self.answers, ended])
-        outage = max(later - earlier for earlier, later in pairwise(times))
-        return Lost(int(found[1]) - int(found[2]), int(found[1]), outage)
-
-
-def pinging(lab: Lab, without: str = "none") -> dict[str, Ping]:
-    """Pings from and to VM 1 by what they are, not those `without` that word; each has been answered."""
-
-    def command(source: str, target: str) -> list[str]:
-        return ["ping", "-n", "-D", "-i", str(SPACING_S), "-I", source, target]
-
-    spawn: dict[str, tuple[Callable[[list[str]], subprocess.Popen[str]], str, str]] = {
-        f"Internet → {PUBLIC}": (lab.vpc.internet_spawn, CLIENT, PUBLIC),
-        "VM → Internet": (lab.guest(1).spawn, A_EIP, SERVER),
-        "VM on h3 → VM": (lab.guest(3).spawn, "192.168.0.103", A),
-        "VM → VM on h3": (lab.guest(1).spawn, A_EIP, "192.168.0.203"),
-        "VM on h1 → VM": (lab.guest(2).spawn, "192.168.0.102", A),
-    }
-    pings = {
-        name: Ping(start(command(source, target)))
-        for name, (start, source, target) in spawn.items()
-        if without not in name
-    }
-    recovered(pings)
-    return pings
-
-
-def recovered(pings: dict[str, Ping]) -> None:
-    """Wait until all are answered again, but not for ever."""
-    now = time.time()
-    while time.time() < now + 2 * BOUND_S and not all(ping.answers[-1:] > [now] for ping in pings.values()):
-        time.sleep(0.05)
-
-
-def _check(name: str, ping: Ping, bound: float) -> Check:
+def _check(name: str, ping: Ping, most: float) -> Check:
     seen = ping.end()
-    return Check(name, seen.outage <= bound, str(seen))
+    return Check(name, seen.outage <= most, str(seen))
 
 
 def streams(lab: Lab) -> Running:
@@ -170,7 +89,7 @@ def test_connections_in_all_directions_survive(fresh_lab: Lab, report: list[Chec
         lab.play(load("live-migrate"))
         took = time.monotonic() - started
         recovered(pings)
-        pinged = [_check(f"pings {name}", ping, BOUND_S + late) for name, ping in pings.items()]
+        pinged = [_check(f"pings {name}", ping, bound(lab) + late) for name, ping in pings.items()]
         lab.vpc.set_delay(0)
         found = list(ended(running))
     arrived = lab.guest(1).host is lab.hosts["h2"]
@@ -209,7 +128,7 @@ def test_there_and_back_again(fresh_lab: Lab, report: list[Check]) -> None:
     for source, destination in (("h1", "h2"), ("h2", "h1"), ("h1", "h3"), ("h3", "h2")):
         lab.play(live_migration(DOCUMENT, source, destination))
     recovered(pings)
-    report += (found := [_check(f"four migrations: pings {name}", ping, BOUND_S) for name, ping in pings.items()])
+    report += (found := [_check(f"four migrations: pings {name}", ping, bound(lab)) for name, ping in pings.items()])
     assert [str(check) for check in found if not check.passed] == []
     assert neighbours.alive(DOCUMENT) == []
     lab.play(promise.terminate(DOCUMENT, "h2"))

@@ -166,7 +166,7 @@ def test_a_private_ip_of_another_vm_is_refused(fresh_lab: Lab) -> None:
 def test_a_bridge_with_an_uplink_is_left_alone(fresh_lab: Lab) -> None:
     lab = fresh_lab
     host = lab.hosts["h1"]
-    host.run(["ovs-vsctl", "add-br", "onebr1", "--", "set", "Bridge", "onebr1", "datapath_type=netdev"])
+    host.run(["ovs-vsctl", "add-br", "onebr1", "--", "set", "Bridge", "onebr1", f"datapath_type={host.datapath_type}"])
     host.run(["ovs-vsctl", "add-port", "onebr1", "uplink0", "--", "set", "Interface", "uplink0", "type=internal"])
     done = lab.driver("h1", "pre", (), DOCUMENT)
     assert done.returncode == 1

@@ -14,13 +14,17 @@ import pytest
 from .world import document, recording
 from .world.document import Document
 from .world.ec2 import Instance
+from .world.executor import CommandError
 from .world.guest import HypervisorError
 from .world.host import Host
+from .world.host_userspace import UserspaceHost
 from .world.hypervisor import Hypervisor
 from .world.lab import DriverError, Lab
-from .world.namespace import CommandError, Namespace
+from .world.namespace import Namespace
 
 REPOSITORY = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.only_on("userspace", reason="it looks at the namespaces that these hosts are made of")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def pair() -> Iterator[dict[str, Host]]:
     """Two hosts without the driver whose ENIs are the ends of one cable."""
     one = Instance("h1", "", "", "02:00:00:00:00:11", "10.0.0.11", "")
     two = Instance("h2", "", "", "02:00:00:00:00:12", "10.0.0.12", "")
-    with Host("h1", one) as first, Host("h2", two) as second:
+    with UserspaceHost("h1", one) as first, UserspaceHost("h2", two) as second:
         ends = f"ens5 address {one.mac} type veth peer name ens5 address {two.mac} netns {second.pid}"
         first.network(["ip", "link", "add", *ends.split()])
         for host in (first, second):

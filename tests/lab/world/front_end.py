@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import image, oned_vm
+from .executor import CommandError
 from .host import Host
 from .lab import Lab
-from .namespace import CommandError, Namespace
+from .namespace import Namespace
 from .oned import Oned
 from .recording import RECORDINGS
 
@@ -70,8 +71,7 @@ class Sshd:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        enter = ["nsenter", f"--target={self._host.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"]
-        sshd = [*enter, "--wdns=/", "--", "/usr/sbin/sshd", "-i", "-f", "/etc/ssh/lab/sshd_config"]
+        sshd = ["/usr/sbin/sshd", "-i", "-f", "/etc/ssh/lab/sshd_config"]
         while True:
             try:
                 connection, _ = self._listener.accept()
@@ -79,8 +79,7 @@ class Sshd:
                 return  # closed
             with connection:
                 if self.reachable:
-                    number = connection.fileno()
-                    subprocess.Popen(sshd, stdin=number, stdout=number, stderr=subprocess.DEVNULL, cwd="/")
+                    self._host.connect(sshd, connection.fileno())
 
     def close(self) -> None:
         """Accept no more connections."""

@@ -16,7 +16,6 @@ from .namespace import Namespace
 
 _TABLE = 100
 _METRIC = 100
-# The userspace datapath does not fill in checksums that a kernel leaves to the device.
 _NO_OFFLOADS = ("tx", "off", "tso", "off", "gso", "off", "gro", "off")
 
 # A guest may have several cards in one subnet: each answers for its own addresses only, and sends from them.
@@ -47,7 +46,7 @@ class Guest(Namespace):
         self.vm_id = vm_id
         self.host: Host | None = None
         self._cards: dict[int, Card] = {}
-        self._places: dict[int, Namespace] = {}
+        self._places: dict[int, Guest | Host] = {}
         settings = [
             f"net.{key.replace('*', kind)}={value}" for key, value in _SYSCTL.items() for kind in ("all", "default")
         ]
@@ -127,12 +126,13 @@ class Guest(Namespace):
             f"link add {outside} type veth peer name {card.device} address {card.mac}\n"
             f"link set {card.target} addrgenmode none\nlink set {card.device} mtu {card.mtu} up\n",
         )
-        for end in (card.device, card.target):
+        assert self.host
+        for end in () if self.host.offloads else (card.device, card.target):
             self.network(["ethtool", "-K", end, *_NO_OFFLOADS])
         self._cards[card.nic_id] = card._replace(addresses=(), gateway=None)
         self._places[card.nic_id] = self
 
-    def _move(self, card: Card, place: Namespace) -> None:
+    def _move(self, card: Card, place: Guest | Host) -> None:
         """Move the outer end of a card to a host, or into the guest where nobody sees it."""
         now = self._places[card.nic_id]
         if now is not place:
@@ -172,10 +172,6 @@ class Guest(Namespace):
         return [f"rule {verb} from {address} lookup {table} priority {table}" for address in plain]
 
 
-def _table(target: str) -> str:
-    return "lab_" + "".join(letter if letter.isalnum() else "_" for letter in target)
-
-
 def _require_bridge(host: Host, card: Card) -> None:
     if host.run(["ovs-vsctl", "--timeout=5", "br-exists", card.bridge], check=False).returncode:
         raise HypervisorError(f"{host.name}: Cannot get interface MTU on '{card.bridge}': No such device")
@@ -184,11 +180,7 @@ def _require_bridge(host: Host, card: Card) -> None:
 def _add_port(host: Host, card: Card, vm_id: int) -> None:
     """What libvirt does for an interface with `<virtualport type='openvswitch'/>`."""
     _require_bridge(host, card)
-    host.network(["ip", "link", "set", card.target, "up"])
-    # Under a real node's datapath the host's own network never hears these frames; here it must not either.
-    table = _table(card.target)
-    hook = f'type filter hook ingress device "{card.target}" priority 0; policy drop;'
-    host.run(["nft", "-f", "-"], stdin=f"table netdev {table} {{ chain port {{ {hook} }}; }}\n")
+    host.plug(card)
     names = {
         "attached-mac": card.mac,
         "iface-id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{vm_id}-{card.nic_id}")),
@@ -211,4 +203,4 @@ def _add_port(host: Host, card: Card, vm_id: int) -> None:
 def _delete_port(host: Host, card: Card) -> None:
     # Open vSwitch may be dead; the machine that goes away has a right to go all the same.
     host.run(["ovs-vsctl", "--timeout=5", "--", "--if-exists", "del-port", card.target], check=False)
-    host.run(["nft", "delete", "table", "netdev", _table(card.target)], check=False)
+    host.unplug(card)

@@ -1,23 +1,23 @@
-"""A metal host: a namespace with Open vSwitch and one ENI, on which the driver is installed as on a real one.
+"""A metal host: a machine with Open vSwitch and one ENI, on which the driver is installed as on a real one.
 
-`run` and `spawn` are the only way in for tests, so that they serve hosts of another kind as well.
+There are two kinds, `UserspaceHost` and `KernelHost`. Tests do not know them apart: `run` and `spawn` are the only way in.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .namespace import Namespace
+from .executor import Executor
 from .ovs import DAEMONS, OpenVswitch
 
 if TYPE_CHECKING:
+    from .document import Card
     from .ec2 import Instance
 
 ENI = "ens5"
 ENI_MTU = 9001
-VXLAN_PORT = 4789
-PHYSICAL_BRIDGE = "brphy"
 
 # What a boot does on a machine with systemd.
 _BOOT = """
@@ -39,48 +39,52 @@ done
 """
 
 
-class Host(Namespace):
-    """See the module; it has no ENI and no Open vSwitch until `boot`.
+class Host(Executor):
+    """See the module; it has no Open vSwitch until `boot`.
 
-    Args:
-        name: host name, as OpenNebula knows it.
+    Attributes:
         instance: what EC2 knows of it.
-        layer: what is installed on it, a tar archive of files.
+        datapath_type: of its bridges, as Open vSwitch names it.
+        offloads: whether guests may leave checksums and segmentation to their cards.
+        pid: a process whose network namespace has, on this machine, what is plugged into it.
     """
 
-    def __init__(self, name: str, instance: Instance, *, layer: Path | None = None) -> None:
-        super().__init__(name, layer=layer)
-        self.instance = instance
-        self._ovs = OpenVswitch(self)
+    datapath_type: str
+    offloads: bool
+    instance: Instance
+    pid: int
+    _ovs: OpenVswitch
+
+    @abstractmethod
+    def network(self, argv: Sequence[str], stdin: str = "") -> str:
+        """Run one of this machine's programs in the network namespace of `pid`; see `Namespace.network`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all its processes and devices."""
+
+    @abstractmethod
+    def plug(self, card: Card) -> None:
+        """Make the outer end of a guest's card, which is in the network namespace of `pid`, a device of the host."""
+
+    @abstractmethod
+    def unplug(self, card: Card) -> None:
+        """The reverse of `plug`."""
+
+    @abstractmethod
+    def _underlay(self) -> None:
+        """Bring up the ENI."""
 
     def boot(self) -> None:
         """Bring up the ENI, which must be there as `ens5`, and start Open vSwitch."""
-        address = self.instance.private_ip
-        router = address.rpartition(".")[0] + ".1"
-        self.run(
-            ["ip", "-batch", "-"],
-            stdin=f"link set {ENI} mtu {ENI_MTU} up\n"
-            f"address add {address}/24 dev {ENI}\n"
-            f"route add default via {router} dev {ENI}\n",
-        )
+        self._underlay()
         self.run(["sh", "-ec", _BOOT])
-        self._firewall()
         self._ovs.create()
         self.start_ovs()
 
-    def _firewall(self) -> None:
-        # The kernel hears the tunnels too and would answer "port unreachable". On a real node Open vSwitch's own
-        # module takes them.
-        rules = (
-            "flush ruleset\ntable ip lab_underlay { chain prerouting { type filter hook prerouting priority raw; "
-            f'iifname "{ENI}" udp dport {VXLAN_PORT} drop; }}; }}\n'
-        )
-        self.run(["nft", "-f", "-"], stdin=rules)
-
     def start_ovs(self) -> None:
-        """Start the daemons of Open vSwitch that do not run, and what tunnels in the userspace datapath need."""
+        """Start the daemons of Open vSwitch that do not run."""
         self._ovs.start()
-        self._physical_bridge()
 
     def stop_ovs(self) -> None:
         """End both daemons in good order; the database stays, flows do not."""
@@ -99,38 +103,20 @@ class Host(Namespace):
         """Pids, inside the host, of the daemons that run."""
         return self._ovs.pids()
 
-    def _physical_bridge(self) -> None:
-        """A tunnel of the userspace datapath leaves only through a port of some bridge: one that passes only tunnels.
-
-        The kernel keeps the ENI, its address and all else that it carries.
-        """
-        address, mac = self.instance.private_ip, self.instance.mac
-        bridge = PHYSICAL_BRIDGE
-        self.run(
-            [
-                *("ovs-vsctl", "--timeout=10", "--may-exist", "add-br", bridge),
-                *("--", "set", "Bridge", bridge, "datapath_type=netdev", "fail_mode=secure"),
-                f"other_config:hwaddr={mac}",
-                *("--", "--may-exist", "add-port", bridge, ENI),
-            ]
-        )
-        self.run(["ip", "address", "replace", f"{address}/32", "dev", bridge])
-        udp = f"udp,tp_dst={VXLAN_PORT}"
-        flows = [
-            f"{udp},nw_src={address},actions=IN_PORT",
-            f"{udp},nw_dst={address},actions=LOCAL",
-            f"arp,arp_op=1,arp_spa={address},actions=IN_PORT",
-            f"arp,arp_op=2,arp_tpa={address},actions=LOCAL",
-        ]
-        self.run(["ovs-ofctl", "--bundle", "replace-flows", bridge, "-"], stdin="\n".join(flows))
-
     def reset(self) -> None:
         """Bring the host back to where `boot` left it; what is installed stays."""
         self.start_ovs()
-        bridges = [name for name in self.run(["ovs-vsctl", "list-br"]).stdout.split() if name != PHYSICAL_BRIDGE]
+        bridges = [name for name in self.run(["ovs-vsctl", "list-br"]).stdout.split() if name != self.own_bridge]
         deletions = [part for name in bridges for part in ("--", "--if-exists", "del-br", name)]
         self.run(["ovs-vsctl", "--timeout=10", "init", *deletions])
         self._firewall()
         self.run(["ovs-appctl", "dpctl/flush-conntrack"], check=False)
         self.run(["sh", "-ec", _FORGET])
         self.run(["sh", "-ec", _BOOT])
+
+    own_bridge = ""
+    """A bridge that is the lab's."""
+
+    def _firewall(self) -> None:
+        """Leave no nft rules but the lab's."""
+        self.run(["nft", "flush", "ruleset"])

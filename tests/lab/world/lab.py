@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from . import document, dump, image
+from . import datapath, document, dump
 from .document import Document
 from .ec2 import Ec2World
 from .guest import Guest
@@ -50,18 +50,33 @@ class Lab:
         hosts: how many; they are h1, h2 … at 10.0.0.11, 10.0.0.12 ….
         delay: seconds between a change in EC2 and its effect in the VPC.
         private_ips: addresses of the VPC that VMs will have; the subnet is theirs, and the hosts keep clear of them.
+        kind: of the hosts, by default what the environment variable DATAPATH says, else `userspace`.
+        systemd: the names of those that start by systemd.
 
     Attributes:
         ec2: the EC2 API.
         vpc: the fabric between the hosts, and the Internet.
         hosts: the hosts by name.
         hypervisor: the guests.
+        datapath: the kind of its hosts.
+
+    Raises:
+        datapath.UnavailableError: this machine cannot have such hosts.
     """
 
     ec2: Ec2World
     vpc: Vpc
 
-    def __init__(self, hosts: int = 3, delay: float = 0.0, private_ips: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        hosts: int = 3,
+        delay: float = 0.0,
+        private_ips: Collection[str] = (),
+        kind: str = "",
+        systemd: Collection[str] = (),
+    ) -> None:
+        self.datapath = datapath.chosen(kind)
+        self._systemd = systemd
         self._names = [f"h{number}" for number in range(1, hosts + 1)]
         self._prefix = next(iter(sorted(private_ips)), "10.0.0.0").rpartition(".")[0]
         free = [f"{self._prefix}.{number}" for number in range(_FIRST_HOST, 250)]
@@ -88,17 +103,18 @@ class Lab:
         self._stack.close()
 
     def _start(self) -> None:
-        layer = image.layers().node
+        datapath.require(self.datapath, len(self._names))
         vpc = ".".join(self._prefix.split(".")[:2])
         self.ec2 = self._stack.enter_context(Ec2World(f"{vpc}.0.0/16", f"{self._prefix}.0/24"))
         for name, address in zip(self._names, self._addresses, strict=True):
-            instance = self.ec2.add_instance(name, address)
-            self.hosts[name] = self._stack.enter_context(Host(name, instance, layer=layer))
+            host = datapath.host(self.datapath, name, self.ec2.add_instance(name, address), name in self._systemd)
+            self._stack.callback(host.close)
+            self.hosts[name] = host
         self.vpc = self._stack.enter_context(Vpc(self.ec2, self._delay))
         for host in self.hosts.values():
             self.vpc.attach(host.instance, host.pid)
         self.vpc.settle()
-        self._everywhere(Host.boot)
+        self._everywhere(lambda host: host.boot())
         self.push_peers()
 
     def _everywhere(self, do: Callable[[Host], object]) -> None:
@@ -217,7 +233,7 @@ class Lab:
         self._reset_ec2()
         self.vpc.set_delay(self._delay)
         self.vpc.set_internet_mtu(1500)
-        self._everywhere(Host.reset)
+        self._everywhere(lambda host: host.reset())
         self.vpc.settle()
         self.push_peers()
 

@@ -1,8 +1,8 @@
 """A machine made of Linux namespaces: its own processes, mounts, host name and network, and a root file system of its own.
 
-The root is an overlay over this machine's, kept in memory, so whatever runs there may install files, write to /etc and
-start daemons, and nothing of this machine changes. Everything hangs on the init process, and that
-on a pipe to us: when we end, however that happens, the kernel removes processes, mounts and network devices.
+The root is an overlay over this machine's (or another directory), kept in memory, so whatever runs there may install
+files, write to /etc and start daemons, and nothing of this machine changes. Everything hangs on the init process, and
+that on a pipe to us: when we end, however that happens, the kernel removes processes, mounts and network devices.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PATH_USER = "/usr/local/bin:/usr/bin:/bin:/usr/games"
-HOMES = {"root": "/root", "oneadmin": "/var/lib/one"}
+from .executor import PATH_ROOT, CommandError, Executor, directory, environment
 
 CHANGED = "/run/changed"
 """Where a namespace that builds shows the files that differ from this machine's."""
 
-# Arguments: host name, tar archive with files to lay over this machine's ("" for none), "build" or "run".
+# Arguments: host name, tar archive with files to lay over the root ("" for none), "build" or "run", the root.
 # The pid is the one that this machine's /proc shows. `cat` waits for the end of our pipe; as it ignores SIGCHLD, the
 # kernel reaps for it.
 _INIT = r"""
@@ -33,7 +31,7 @@ hostname "$1"
 mount -t tmpfs -o mode=755 lab /mnt
 mkdir /mnt/layer /mnt/upper /mnt/work /mnt/root
 [ -z "$2" ] || tar -C /mnt/layer --xattrs --xattrs-include='*' -xf "$2"
-mount -t overlay -o lowerdir=/mnt/layer:/,upperdir=/mnt/upper,workdir=/mnt/work lab /mnt/root
+mount -t overlay -o lowerdir="/mnt/layer:$4",upperdir=/mnt/upper,workdir=/mnt/work lab /mnt/root
 cd /mnt/root
 mount -t proc -o nosuid,nodev,noexec proc proc
 mount --bind proc/sys proc/sys
@@ -54,12 +52,8 @@ exec env --ignore-signal=CHLD cat >/dev/null
 """
 
 
-class CommandError(Exception):
-    """A command in a namespace failed; the message holds all that is known."""
-
-
-class Process(subprocess.Popen[str]):
-    """A process in a namespace; its standard output and error are pipes, its input is empty.
+class _Process(subprocess.Popen[str]):
+    """A process in a namespace.
 
     The process that we see is only `nsenter`, which waits for the real one in the other pid namespace. Signals go to the
     real one and what it started (its process group); nsenter must live to collect it, and then ends the same way.
@@ -94,14 +88,15 @@ def _group(leader: int) -> set[int]:
     return members
 
 
-class Namespace:
+class Namespace(Executor):
     """See the module; a context manager.
 
     Args:
         name: its host name.
-        layer: a tar archive that is laid over this machine's files.
+        layer: a tar archive that is laid over the root's files.
         build: it serves to install software: it uses this machine's network, which it can not configure, and shows
             what was installed under `CHANGED`. Without, its network is its own, with nothing but `lo`.
+        root: the directory of which it sees a copy.
 
     Attributes:
         pid: its init process.
@@ -110,10 +105,10 @@ class Namespace:
         CommandError: it could not be set up.
     """
 
-    def __init__(self, name: str, *, layer: Path | None = None, build: bool = False) -> None:
-        self.name = name
+    def __init__(self, name: str, *, layer: Path | None = None, build: bool = False, root: Path = Path("/")) -> None:
+        super().__init__(name)
         namespaces = ["--mount", "--uts", "--ipc", "--pid", *([] if build else ["--net"])]
-        script = ["sh", "-c", _INIT, "init", name, str(layer or ""), "build" if build else "run"]
+        script = ["sh", "-c", _INIT, "init", name, str(layer or ""), "build" if build else "run", str(root)]
         self._init = subprocess.Popen(
             ["unshare", *namespaces, "--fork", "--kill-child", "--", *script],
             stdin=subprocess.PIPE,
@@ -152,72 +147,27 @@ class Namespace:
             self._init.kill()
             self._init.wait()
 
-    def run(
+    def _start(
         self,
         argv: Sequence[str],
-        *,
-        user: str = "root",
-        stdin: bytes | str | None = None,
-        timeout: float = 60,
-        check: bool = True,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end.
-
-        Args:
-            argv: the command; no shell is involved.
-            user: in whose name: `root` or `oneadmin`, with the environment that sshd gives.
-            stdin: what it reads; nothing by default.
-            timeout: seconds, after which it is killed.
-            check: whether an exit code other than 0 is an error.
-            cwd: the working directory; by default / for root, else the user's home.
-            env: environment variables in addition.
-
-        Raises:
-            CommandError: it failed (with `check`), or took too long.
-        """
-        text = stdin.decode("utf-8", "surrogateescape") if isinstance(stdin, bytes) else stdin
-        process = self._start(argv, user, subprocess.DEVNULL if text is None else subprocess.PIPE, cwd, env)
-        try:
-            out, err = process.communicate(text, timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
-            raise CommandError(self._story(argv, f"still ran after {timeout} s", out, err)) from None
-        except BaseException:
-            process.kill()
-            raise
-        if check and process.returncode:
-            raise CommandError(self._story(argv, f"exit code {process.returncode}", out, err))
-        return subprocess.CompletedProcess(list(argv), process.returncode, out, err)
-
-    def spawn(self, argv: Sequence[str], *, user: str = "root", cwd: str | None = None) -> Process:
-        """Start a command and leave it running; the caller ends it, or `close` does."""
-        return self._start(argv, user, subprocess.DEVNULL, cwd, None)
-
-    def _start(
-        self, argv: Sequence[str], user: str, stdin: int, cwd: str | None, env: Mapping[str, str] | None
-    ) -> Process:
-        home = HOMES[user]
-        directory = cwd or ("/" if user == "root" else home)
+        user: str,
+        stdin: int,
+        cwd: str | None,
+        env: Mapping[str, str] | None,
+        stdout: int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"]
         become = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
-        path = PATH_ROOT if user == "root" else PATH_USER
-        environment = {"PATH": path, "HOME": home, "USER": user, "LOGNAME": user, "SHELL": "/bin/bash"}
-        return Process(
-            [*enter, f"--wdns={directory}", "--", *become, *argv],
+        return _Process(
+            [*enter, f"--wdns={directory(user, cwd)}", "--", *become, *argv],
             stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=subprocess.PIPE if stdout == subprocess.PIPE else subprocess.DEVNULL,
             encoding="utf-8",
             errors="surrogateescape",  # bytes go in and come out as they are
-            env={**environment, "LANG": "C.UTF-8", **(env or {})},
+            env=environment(user, env),
             start_new_session=True,
         )
-
-    def _story(self, argv: Sequence[str], what: str, out: str, err: str) -> str:
-        return f"{self.name}: {' '.join(argv)}: {what}\nstdout: {out.strip()}\nstderr: {err.strip()}"
 
     def network(self, argv: Sequence[str], stdin: str = "") -> str:
         """Run one of this machine's programs in the network of the namespace only, where it sees this machine's pids.

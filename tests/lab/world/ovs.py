@@ -1,11 +1,11 @@
-"""Open vSwitch in a namespace, at the paths where Debian's packages put it, without systemd."""
+"""Open vSwitch on a machine, at the paths where Debian's packages put it, without systemd."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from .namespace import Namespace
+from .executor import Executor
 
 DAEMONS = ("ovsdb-server", "ovs-vswitchd")
 _RUN = "/run/openvswitch"
@@ -18,15 +18,15 @@ class OpenVswitch:
     """The two daemons.
 
     Args:
-        namespace: where they run; one set for each.
+        machine: where they run; one set for each.
     """
 
-    def __init__(self, namespace: Namespace) -> None:
-        self._namespace = namespace
+    def __init__(self, machine: Executor) -> None:
+        self._machine = machine
 
     def create(self) -> None:
         """Make an empty database, whatever the machine that lies below has in its own."""
-        self._namespace.run(
+        self._machine.run(
             [
                 "sh",
                 "-ec",
@@ -40,7 +40,7 @@ class OpenVswitch:
         running = self.pids()
         if "ovsdb-server" not in running:
             self._daemon("ovsdb-server", [_DATABASE, f"--remote=punix:{_RUN}/db.sock"])
-            name = self._namespace.name
+            name = self._machine.name
             self._vsctl("--no-wait", "init")
             self._vsctl("--no-wait", "set", "Open_vSwitch", ".", f"external_ids:system-id={name}")
         if "ovs-vswitchd" not in running:
@@ -50,14 +50,14 @@ class OpenVswitch:
 
     def _daemon(self, name: str, arguments: Sequence[str]) -> None:
         options = [f"--pidfile={_RUN}/{name}.pid", "--detach", "--no-chdir", f"--log-file={_LOG}/{name}.log"]
-        self._namespace.run([name, *arguments, *options, "-vconsole:off"])
+        self._machine.run([name, *arguments, *options, "-vconsole:off"])
 
     def _vsctl(self, *arguments: str) -> None:
-        self._namespace.run(["ovs-vsctl", "--timeout=10", *arguments])
+        self._machine.run(["ovs-vsctl", "--timeout=10", *arguments])
 
     def pids(self) -> dict[str, int]:
-        """Which of the daemons run, with their pids inside the namespace."""
-        found = self._namespace.run(["pgrep", "-l", "-x", "|".join(DAEMONS)], check=False).stdout.split("\n")
+        """Which of the daemons run, with their pids on it."""
+        found = self._machine.run(["pgrep", "-l", "-x", "|".join(DAEMONS)], check=False).stdout.split("\n")
         return {name: int(pid) for pid, _, name in (line.partition(" ") for line in found if line)}
 
     def stop(self, names: Sequence[str] = DAEMONS, signal: str = "TERM") -> None:
@@ -68,9 +68,9 @@ class OpenVswitch:
         """
         pids = [pid for name, pid in self.pids().items() if name in names]
         if pids:
-            self._namespace.run(["kill", f"-{signal}", *map(str, pids)])
+            self._machine.run(["kill", f"-{signal}", *map(str, pids)])
         deadline = time.monotonic() + 10
         while any(name in names for name in self.pids()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._namespace.name}: {names} still run 10 s after SIG{signal}")
+                raise TimeoutError(f"{self._machine.name}: {names} still run 10 s after SIG{signal}")
             time.sleep(0.01)
