@@ -17,7 +17,7 @@ from tests.lab import promise
 from tests.lab.world.lab import ACTIONS, Lab
 from tests.lab.world.recording import load, substitute
 
-from . import frontend, node
+from . import datapath, frontend, node
 
 RESULTS = Path(__file__).parent / "results.json"
 ROUNDS = 21
@@ -90,7 +90,7 @@ def main() -> int:
     print(f"==> starting the lab; then {ROUNDS} rounds", flush=True)
     with Lab(hosts=2) as lab:
         results = report(measure(lab))
-    results |= frontend.main() | node.main()
+    results |= frontend.main() | node.main() | datapath.main()
     width = max(map(len, results))
     print(f"\n{'NAME'.ljust(width)}  {'VALUE':>9}  UNIT  RATIO TO FLOOR")
     for name, result in results.items():
