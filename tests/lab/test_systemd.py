@@ -23,7 +23,7 @@ pytestmark = pytest.mark.only_on("kernel", reason="a namespace has no systemd")
 
 DOCUMENT = last("deploy")
 RESTORE, VSWITCHD = "aws_ovs-restore.service", "ovs-vswitchd.service"
-UNITS = "/lib/systemd/system"
+UNITS = "/usr/lib/systemd/system"
 
 
 @pytest.fixture(scope="module")

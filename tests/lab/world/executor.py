@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
 
 PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATH_USER = "/usr/local/bin:/usr/bin:/bin:/usr/games"
@@ -20,7 +22,7 @@ Process = subprocess.Popen[str]
 
 
 class Executor(ABC):
-    """A machine.
+    """A machine; a context manager, which ends it.
 
     Args:
         name: its host name.
@@ -28,6 +30,18 @@ class Executor(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all its processes; its file systems and network devices go with them."""
 
     def run(
         self,

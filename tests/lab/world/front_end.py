@@ -11,8 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from . import image, oned_vm
 from .executor import CommandError
@@ -124,14 +123,6 @@ class FrontEnd(Namespace):
 
     def _write(self, path: str, text: str) -> None:
         self.run(["sh", "-ec", 'umask 077; cat >"$0"', path], user="oneadmin", stdin=text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop everything; the hosts stay."""

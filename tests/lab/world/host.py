@@ -60,10 +60,6 @@ class Host(Executor):
         """Run one of this machine's programs in the network namespace of `pid`; see `Namespace.network`."""
 
     @abstractmethod
-    def close(self) -> None:
-        """End all its processes and devices."""
-
-    @abstractmethod
     def plug(self, card: Card) -> None:
         """Make the outer end of a guest's card, which is in the network namespace of `pid`, a device of the host."""
 

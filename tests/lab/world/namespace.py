@@ -13,8 +13,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from .executor import PATH_ROOT, CommandError, Executor, directory, environment
 
@@ -128,16 +126,8 @@ class Namespace(Executor):
             raise CommandError(f"namespace {name} did not start: {story}")
         self.pid = int(line)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """End all its processes; its file systems and network devices go with them."""
+        """See `Executor.close`."""
         for pipe in (self._init.stdin, self._init.stdout, self._init.stderr):
             if pipe:
                 pipe.close()

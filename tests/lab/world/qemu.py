@@ -13,8 +13,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from .disk import Disk
 from .executor import CommandError, Executor, directory, environment
@@ -90,14 +89,6 @@ class Qemu(Executor):
         except BaseException:
             self.outside.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Switch the machine off."""
