@@ -67,6 +67,7 @@ def test_install_and_uninstall(systemd_lab: Lab, host: SystemdHost) -> None:
     assert _property(host, VSWITCHD, "DropInPaths") == f"{UNITS}/ovs-vswitchd.service.d/aws_ovs.conf"
     assert RESTORE in _property(host, VSWITCHD, "ExecStartPost")
     assert "Nothing to change." in _install(host, "--node")
+    host.run(["aws-ovs", "restore"])
     assert unhealthy(systemd_lab) == []
 
 

@@ -38,7 +38,6 @@ systemctl --quiet disable ssh.service
 systemctl --quiet mask getty.target apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
 rm -rf /etc/openvswitch/system-id.conf /var/lib/openvswitch/*
 rm -f /etc/resolv.conf
-install -m 700 -d /usr/lib/lab/keys
 cat /etc/ssh/ssh_host_ed25519_key.pub
 """
 
@@ -72,7 +71,8 @@ def disk(repository: Path = image.REPOSITORY) -> Disk:
     kernel, system, remotes = debian.kernel(), debian.root(), image.layers(repository).frontend
     files = image.checkout(repository)
     recipe = b"".join(path.read_bytes() for path in sorted([Path(__file__), *_FILES.rglob("*")]) if path.is_file())
-    digest = hashlib.sha256(files + recipe + system.parent.name.encode()).hexdigest()[:20]
+    below = f"{system.parent.name} {remotes.parent.name}".encode()
+    digest = hashlib.sha256(files + recipe + below).hexdigest()[:20]
 
     def make(place: Path) -> None:
         print("==> making the disk of the lab's hosts with a kernel of their own", file=sys.stderr, flush=True)

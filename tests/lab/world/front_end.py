@@ -30,7 +30,7 @@ _SETTINGS = """\
 region: eu-west-1
 host_name: tag:Name
 ec2_timeout: 20
-ssh_timeout: 5
+ssh_timeout: {ssh_timeout}
 """
 
 _PREPARE = """
@@ -108,7 +108,8 @@ class FrontEnd(Namespace):
             raise
 
     def _prepare(self) -> None:
-        self.run(["sh", "-ec", _PREPARE], stdin=_SETTINGS)
+        slowness = max(host.slowness for host in self._lab.hosts.values())
+        self.run(["sh", "-ec", _PREPARE], stdin=_SETTINGS.format(ssh_timeout=int(5 * slowness)))
         key = self.run(["cat", "/var/lib/one/.ssh/id_ed25519.pub"]).stdout
         self.sshds = {name: Sshd(host, key) for name, host in self._lab.hosts.items()}
         places = "".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from .disk import Disk
@@ -16,7 +17,7 @@ from .qemu import Qemu
 if TYPE_CHECKING:
     from .ec2 import Instance
 
-SLOTS = 20
+SLOTS = 48
 """Cards of guests that a host can have at a time."""
 _ENI_TAP = "eni"
 _GUEST_MTU = 9216
@@ -53,6 +54,8 @@ class KernelHost(Qemu, Host):
     def __init__(self, name: str, instance: Instance, disk: Disk, init: str = _INIT) -> None:
         self.instance = instance
         self._slots: dict[str, str] = {}
+        names = [f"slot{number}" for number in range(SLOTS)]
+        self._free_slots = deque(names)
         address = instance.private_ip
         words = [
             f"init={init}",
@@ -61,7 +64,7 @@ class KernelHost(Qemu, Host):
             f"lab.mtu={ENI_MTU}",
         ]
         cards = [QemuCard(_ENI_TAP, instance.mac, ENI_MTU)]
-        cards += [QemuCard(f"slot{number}", f"02:00:00:00:01:{number:02x}", _GUEST_MTU) for number in range(SLOTS)]
+        cards += [QemuCard(name, f"02:00:00:00:01:{number:02x}", _GUEST_MTU) for number, name in enumerate(names)]
         super().__init__(name, disk, words, cards)
         self._ovs = OpenVswitch(self)
 
@@ -80,8 +83,9 @@ class KernelHost(Qemu, Host):
 
     def plug(self, card: Card) -> None:
         """See `Host.plug`; a free card of the machine becomes the device, and a cable leads to it."""
-        slot = next(name for name in (f"slot{number}" for number in range(SLOTS)) if name not in self._slots.values())
-        self._slots[card.target] = slot
+        if not self._free_slots:
+            raise CommandError(f"{self.name} has {SLOTS} cards of guests already; let SLOTS be more")
+        slot = self._slots[card.target] = self._free_slots.popleft()  # many may come at once
         self.network(["ip", "link", "set", card.target, "up"])
         self._cable(card.target, slot)
         self.run(
@@ -100,6 +104,7 @@ class KernelHost(Qemu, Host):
         self.network(["nft", "-f", "-"], "".join(f"delete table netdev lab_{slot}\n" for slot in slots.values()))
         lines = [f"link set {device} down\nlink set {device} name {slot}\n" for device, slot in slots.items()]
         self.run(["ip", "-batch", "-"], stdin="".join(lines))
+        self._free_slots += slots.values()
 
     def reset(self) -> None:
         """See `Host.reset`; guests are gone, but not their devices on the host."""
@@ -130,6 +135,10 @@ class SystemdHost(KernelHost):
         failed = self.run(["systemctl", "--failed", "--plain", "--no-legend"]).stdout
         if failed:
             raise CommandError(f"{self.name}: systemd could not start everything: {failed}")
+
+    def start_ovs(self) -> None:
+        """See `Host.start_ovs`."""
+        self.run(["systemctl", "start", "openvswitch-switch"], timeout=120)
 
     def reboot(self) -> None:
         """Reboot, and wait until systemd has started everything; its VMs must be gone."""

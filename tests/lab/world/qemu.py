@@ -25,6 +25,7 @@ _CODE_MB = 128
 EACH_MB = MEMORY_MB + _CODE_MB + 60
 _BOOT_S = 180
 _USERS = ("root", "oneadmin")
+_FIRST_PLACE = 8
 _FILES = "/tmp"
 """Where qemu and ssh have their files; it is the namespace's own, and in memory."""
 _HERE, _THERE = "10.255.255.1/30", "10.255.255.2/30"
@@ -107,9 +108,11 @@ class Qemu(Executor):
         )
         self.outside.network(["ip", "-batch", "-"], f"{create}address add {_HERE} dev management\n")
         wires: list[str] = []
-        for card in cards:
+        for number, card in enumerate(cards):
             wires += ["-netdev", f"tap,id={card.tap},ifname={card.tap},script=no,downscript=no,vnet_hdr=on"]
             about = f"netdev={card.tap},mac={card.mac},host_mtu={card.mtu},romfile="
+            # Eight in one place, for there are only some thirty places.
+            about += f",addr={_FIRST_PLACE + number // 8:#x}.{number % 8},multifunction=on"
             wires += ["-device", f"virtio-net-pci,{about}"]
         line = ["root=/dev/nvme0n1", "rw", "quiet", "console=ttyS0", "net.ifnames=0", "mitigations=off", "panic=1"]
         line += [f"lab.name={self.name}", f"lab.management={_THERE}", *words]
