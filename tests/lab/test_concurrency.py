@@ -179,7 +179,7 @@ def test_one_that_hangs_is_named_by_one_that_gives_up(fresh_lab: Lab) -> None:
         host.run(["sh", "-c", 'cat >"$0"', CONFIG], stdin=f"{before}lock_timeout: 1\n")
         hanging = _start(host, "pre", "", DOCUMENT)
         _until(lambda: "pre of VM 1 " in host.run(["cat", LOCK]).stdout, "the first has the lock")
-        pid = host.run(["pgrep", "-f", "aws-ovs pre"]).stdout.strip()
+        pid = host.run(["pgrep", "-x", "aws-ovs"]).stdout.strip()
         other = promise.other_vm(DOCUMENT, 0, 2, "192.168.0.60")
         done = lab.driver("h1", "clean", ("h1",), other)
         assert hanging.poll() is None
