@@ -25,7 +25,7 @@ TARGET = 0.95
 _MTU = 1450
 _PLAIN_KEY = 7777
 
-# Arguments: namespace, device on the host, bridge, MAC, address. The VM is a namespace on the host itself.
+# Arguments: namespace, device on the host, bridge, MAC, address, MTU. The VM is a namespace on the host itself.
 _PLUG = """
 ip netns add "$1"
 ip link add "$2" type veth peer name eth0 netns "$1"

@@ -30,7 +30,6 @@ VM = document.parse(DOCUMENT)
 pytestmark = pytest.mark.only_on("userspace", reason="a machine within the emulated machine would be too slow")
 PUBLIC = ELASTIC.public_ip or ""
 SPACING_S = 0.1
-"""Seconds without an answer that the migration may cost on a very busy machine."""
 PATIENCE_S = 30
 
 
