@@ -247,6 +247,15 @@ def test_cards_come_and_go(hypervisor: Hypervisor, hosts: dict[str, Host]) -> No
     assert "one-1" not in hosts["h2"].run(["sh", "-c", "ip link; nft list ruleset"]).stdout
 
 
+def test_a_guest_that_ends_takes_its_cards_with_it_at_once(hypervisor: Hypervisor, hosts: dict[str, Host]) -> None:
+    for number in range(1, 4):
+        deploy(hypervisor, vm(number, 10 * number), "h1")
+    for number in range(1, 4):
+        hosts["h1"].network(["ip", "link", "delete", f"one-{number}-0"])  # the other must go all the same
+        hypervisor.guests.pop(number).close()
+        assert f"one-{number}-" not in hosts["h1"].network(["ip", "link"])
+
+
 def test_each_card_answers_for_its_own_address_only(hypervisor: Hypervisor) -> None:
     both = vm(1, 10)
     one_bridge = both._replace(cards=tuple(card._replace(bridge="onebr1") for card in both.cards))

@@ -6,11 +6,13 @@ connections live through migration and suspension as a real guest's do.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Sequence
 from ipaddress import IPv4Interface
 
 from .document import Card
+from .executor import CommandError
 from .host import Host
 from .namespace import Namespace
 
@@ -117,6 +119,12 @@ class Guest(Namespace):
         """Power off: ports, cards and processes go."""
         self.suspend()
         self.close()
+
+    def close(self) -> None:
+        """See `Executor.close`. The kernel deletes cards when it has time; the next VM may need their names at once."""
+        with contextlib.suppress(CommandError):  # some may be gone already
+            self.network(["ip", "-force", "-batch", "-"], "".join(f"link delete {card.device}\n" for card in self.cards))
+        super().close()
 
     def _create(self, card: Card) -> None:
         # The host's end: an MTU as libvirt's tap has it, no IPv6 of its own.
