@@ -19,7 +19,8 @@ machines: ## the same, and what virtual machines need
 
 # Where the lab's hosts forward packets: `userspace`, or `kernel`, on machines with a kernel of their own.
 HOSTS := $(if $(filter kernel,$(DATAPATH)),machines,setup)
-LABS := $(shell echo $$((($$(nproc) + 1) / 2)))
+# Mostly one host of a lab is busy at a time.
+LABS := $(shell echo $$((($$(nproc) * 3 + 3) / 4)))
 
 demo: $(HOSTS) ## run the main job in the lab and draw what was measured
 	$(PYTHON) -m tests.lab.demo
@@ -27,7 +28,7 @@ demo: $(HOSTS) ## run the main job in the lab and draw what was measured
 test: lint unit frontend lab smoke ## all tests, on hosts that are namespaces; few on hosts with a kernel of their own
 
 test-kernel: machines ## all tests of the lab on hosts with a kernel of their own (hours)
-	DATAPATH=kernel $(PYTHON) -m pytest -n $(LABS) --dist loadfile tests/lab
+	DATAPATH=kernel $(PYTHON) -m pytest -v -n $(LABS) --dist worksteal tests/lab
 
 unit: setup ## tests that need neither root nor Open vSwitch
 	$(PYTHON) -m pytest -q tests/unit

@@ -23,8 +23,11 @@ def play(lab: Lab, *steps: Step) -> None:
 
 
 def interrupt(host: Host, step: Step, point: int) -> None:
-    """Call the driver and kill it soon after; it may have ended by itself."""
-    argv = ["timeout", "-s", "KILL", f"{0.06 + 0.02 * point:.2f}", "/usr/sbin/aws-ovs", step.action, *step.argv]
+    """Call the driver and kill it soon after it has loaded its modules; it may have ended by itself."""
+    began = time.monotonic()
+    host.run(["/usr/sbin/aws-ovs", "--version"])
+    seconds = (time.monotonic() - began) * (1 + point / 2)
+    argv = ["timeout", "-s", "KILL", f"{seconds:.3f}", "/usr/sbin/aws-ovs", step.action, *step.argv]
     host.run(argv, stdin=base64.b64encode(step.xml or b""), check=False)
 
 

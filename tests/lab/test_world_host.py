@@ -127,12 +127,13 @@ def test_nothing_is_left_when_the_tests_are_killed() -> None:
         "import time\n"
         "there = Namespace('doomed')\n"
         "there.run(['sh', '-c', 'setsid sleep 1234 >/dev/null 2>&1 &'])\n"
-        "there.spawn(['sleep', '1234'])\n"
+        "print(there.spawn(['sh', '-c', 'echo; exec sleep 1234']).stdout.readline(), end='')\n"
         "print(there.pid, flush=True)\n"
         "time.sleep(1000)\n"
     )
     runner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert runner.stdout
+    assert runner.stdout.readline() == "\n"  # both run
     init = int(runner.stdout.readline())
     members = subprocess.run(["pgrep", "--ns", str(init), "--nslist", "pid"], capture_output=True, text=True).stdout
     assert len(members.split()) >= 3

@@ -7,8 +7,8 @@ import re
 from .host import Host
 
 # Left out: counters, times, learned entries; who held the lock last; what config.json keeps of the YAML file, which it is
-# made from anew whenever that has changed; empty directories. So are the lab's own nft tables, and IPv6 link-local
-# addresses with their routes, which follow from random MACs of internal ports.
+# made from anew whenever that has changed; empty directories. So are the lab's own nft tables and `slot…` cards, and IPv6
+# link-local addresses with their routes, which follow from random MACs of internal ports.
 _SCRIPT = r"""
 echo '# open vswitch'
 ovs-vsctl --timeout=10 \
@@ -21,7 +21,6 @@ ports=
 for bridge in $bridges; do
     echo "# flows of $bridge"
     ovs-ofctl --no-stats --names dump-flows "$bridge" | grep -v -e hard_timeout -e 'reply (' | sort
-    ovs-ofctl dump-groups "$bridge" | grep -v 'reply ('
     ports="$ports -- get Bridge $bridge name -- list-ports $bridge"
 done
 echo '# ports of each bridge'
@@ -41,15 +40,13 @@ echo '# neighbours'
 ip neigh show nud permanent | sort
 echo '# sysctl'
 cd /proc/sys/net
-grep -s . ipv4/ip_forward ipv4/conf/[!l]*/forwarding ipv4/conf/[!l]*/rp_filter ipv4/conf/[!l]*/accept_local \
-    ipv4/conf/[!l]*/send_redirects ipv6/conf/aws_*/disable_ipv6
+grep -s . ipv4/ip_forward ipv4/conf/[!ls]*/forwarding ipv4/conf/[!ls]*/rp_filter ipv4/conf/[!ls]*/accept_local \
+    ipv4/conf/[!ls]*/send_redirects ipv6/conf/aws_*/disable_ipv6
 cd /sys/class/net
 grep -s . aws_gw/flags aws_gw/mtu aws_icmp/flags aws_icmp/mtu
-find /run/aws_ovs /var/lib/aws_ovs -type d -empty -o -print | sort | while read -r file; do
-    [ "$file" != /run/aws_ovs/config.json ] || continue
-    stat -c '# %n %A %U:%G' "$file"
-    if [ -f "$file" ] && [ "${file##*/}" != lock ]; then cat "$file"; echo; fi
-done
+echo '# files'
+find /run/aws_ovs /var/lib/aws_ovs \( -type d -empty -o -name config.json \) -o -printf '%p %M %u:%g\n' | sort
+find /run/aws_ovs /var/lib/aws_ovs -type f ! -name config.json ! -name lock | sort | xargs -r tail -v -n +1
 """
 
 

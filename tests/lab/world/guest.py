@@ -122,8 +122,9 @@ class Guest(Namespace):
 
     def close(self) -> None:
         """See `Executor.close`. The kernel deletes cards when it has time; the next VM may need their names at once."""
+        deletions = [f"link delete {card.device}\n" for card in self.cards]
         with contextlib.suppress(CommandError):  # some may be gone already
-            self.network(["ip", "-force", "-batch", "-"], "".join(f"link delete {card.device}\n" for card in self.cards))
+            self.network(["ip", "-force", "-batch", "-"], "".join(deletions))
         super().close()
 
     def _create(self, card: Card) -> None:
@@ -181,7 +182,7 @@ class Guest(Namespace):
 
 
 def _require_bridge(host: Host, card: Card) -> None:
-    if host.run(["ovs-vsctl", "--timeout=5", "br-exists", card.bridge], check=False).returncode:
+    if host.ovs.vsctl("br-exists", card.bridge, check=False).returncode:
         raise HypervisorError(f"{host.name}: Cannot get interface MTU on '{card.bridge}': No such device")
 
 
@@ -196,19 +197,17 @@ def _add_port(host: Host, card: Card, vm_id: int) -> None:
         "iface-status": "active",
     }
     external = [f'external-ids:{key}="{value}"' for key, value in names.items()]
-    host.run(
-        [
-            *("ovs-vsctl", "--timeout=5", "--", "--if-exists", "del-port", card.target),
-            *("--", "add-port", card.bridge, card.target),
-            *("--", "set", "Interface", card.target, *external),
-        ]
+    host.ovs.vsctl(
+        *("--if-exists", "del-port", card.target),
+        *("--", "add-port", card.bridge, card.target),
+        *("--", "set", "Interface", card.target, *external),
     )
-    error = host.run(["ovs-vsctl", "--timeout=5", "get", "Interface", card.target, "error"]).stdout.strip()
+    error = host.ovs.vsctl("get", "Interface", card.target, "error").stdout.strip()
     if error != "[]":
         raise HypervisorError(f"{host.name}: Unable to add port {card.target} to OVS bridge {card.bridge}: {error}")
 
 
 def _delete_port(host: Host, card: Card) -> None:
     # Open vSwitch may be dead; the machine that goes away has a right to go all the same.
-    host.run(["ovs-vsctl", "--timeout=5", "--", "--if-exists", "del-port", card.target], check=False)
+    host.ovs.vsctl("--if-exists", "del-port", card.target, check=False)
     host.unplug(card)

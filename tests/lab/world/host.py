@@ -46,6 +46,7 @@ class Host(Executor):
         instance: what EC2 knows of it.
         datapath_type: of its bridges, as Open vSwitch names it.
         offloads: whether guests may leave checksums and segmentation to their cards.
+        ovs: its Open vSwitch.
         pid: a process whose network namespace has, on this machine, what is plugged into it.
     """
 
@@ -53,7 +54,7 @@ class Host(Executor):
     offloads: bool
     instance: Instance
     pid: int
-    _ovs: OpenVswitch
+    ovs: OpenVswitch
 
     @abstractmethod
     def network(self, argv: Sequence[str], stdin: str = "") -> str:
@@ -75,20 +76,20 @@ class Host(Executor):
         """Bring up the ENI, which must be there as `ens5`, and start Open vSwitch."""
         self._underlay()
         self.run(["sh", "-ec", _BOOT])
-        self._ovs.create()
+        self.ovs.create()
         self.start_ovs()
 
     def start_ovs(self) -> None:
         """Start the daemons of Open vSwitch that do not run."""
-        self._ovs.start()
+        self.ovs.start()
 
     def stop_ovs(self) -> None:
         """End both daemons in good order; the database stays, flows do not."""
-        self._ovs.stop()
+        self.ovs.stop()
 
     def kill_ovs(self, *daemons: str) -> None:
         """Kill the named daemons, by default both, as a crash would."""
-        self._ovs.stop(daemons or DAEMONS, "KILL")
+        self.ovs.stop(daemons or DAEMONS, "KILL")
 
     def restart_ovs(self) -> None:
         """Stop and start both daemons."""
@@ -97,14 +98,14 @@ class Host(Executor):
 
     def ovs_pids(self) -> dict[str, int]:
         """Pids, inside the host, of the daemons that run."""
-        return self._ovs.pids()
+        return self.ovs.pids()
 
     def reset(self) -> None:
         """Bring the host back to where `boot` left it; what is installed stays."""
         self.start_ovs()
-        bridges = [name for name in self.run(["ovs-vsctl", "list-br"]).stdout.split() if name != self.own_bridge]
+        bridges = [name for name in self.ovs.vsctl("list-br").stdout.split() if name != self.own_bridge]
         deletions = [part for name in bridges for part in ("--", "--if-exists", "del-br", name)]
-        self.run(["ovs-vsctl", "--timeout=10", "init", *deletions])
+        self.ovs.vsctl("init", *deletions)
         self._firewall()
         self.run(["ovs-appctl", "dpctl/flush-conntrack"], check=False)
         self.run(["sh", "-ec", _FORGET])

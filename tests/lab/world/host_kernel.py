@@ -66,7 +66,7 @@ class KernelHost(Qemu, Host):
         cards = [QemuCard(_ENI_TAP, instance.mac, ENI_MTU)]
         cards += [QemuCard(name, f"02:00:00:00:01:{number:02x}", _GUEST_MTU) for number, name in enumerate(names)]
         super().__init__(name, disk, words, cards)
-        self._ovs = OpenVswitch(self)
+        self.ovs = OpenVswitch(self)
 
     def _underlay(self) -> None:
         self.network(["ip", "link", "set", ENI, "up"])

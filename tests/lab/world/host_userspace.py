@@ -33,7 +33,7 @@ class UserspaceHost(Namespace, Host):
     def __init__(self, name: str, instance: Instance, *, layer: Path | None = None) -> None:
         super().__init__(name, layer=layer)
         self.instance = instance
-        self._ovs = OpenVswitch(self)
+        self.ovs = OpenVswitch(self)
 
     def _underlay(self) -> None:
         address = self.instance.private_ip
@@ -67,13 +67,10 @@ class UserspaceHost(Namespace, Host):
         """
         address, mac = self.instance.private_ip, self.instance.mac
         bridge = PHYSICAL_BRIDGE
-        self.run(
-            [
-                *("ovs-vsctl", "--timeout=10", "--may-exist", "add-br", bridge),
-                *("--", "set", "Bridge", bridge, "datapath_type=netdev", "fail_mode=secure"),
-                f"other_config:hwaddr={mac}",
-                *("--", "--may-exist", "add-port", bridge, ENI),
-            ]
+        self.ovs.vsctl(
+            *("--may-exist", "add-br", bridge),
+            *("--", "set", "Bridge", bridge, "datapath_type=netdev", "fail_mode=secure", f"other_config:hwaddr={mac}"),
+            *("--", "--may-exist", "add-port", bridge, ENI),
         )
         self.run(["ip", "address", "replace", f"{address}/32", "dev", bridge])
         udp = f"udp,tp_dst={VXLAN_PORT}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ _RUN = "/run/openvswitch"
 _DATABASE = "/etc/openvswitch/conf.db"
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _LOG = "/var/log/openvswitch"
+_PATIENCE_S = 10
 
 
 class OpenVswitch:
@@ -41,19 +43,21 @@ class OpenVswitch:
         if "ovsdb-server" not in running:
             self._daemon("ovsdb-server", [_DATABASE, f"--remote=punix:{_RUN}/db.sock"])
             name = self._machine.name
-            self._vsctl("--no-wait", "init")
-            self._vsctl("--no-wait", "set", "Open_vSwitch", ".", f"external_ids:system-id={name}")
+            self.vsctl("--no-wait", "init")
+            self.vsctl("--no-wait", "set", "Open_vSwitch", ".", f"external_ids:system-id={name}")
         if "ovs-vswitchd" not in running:
             self._daemon("ovs-vswitchd", [f"unix:{_RUN}/db.sock"])
-            self._vsctl("--no-wait", "set", "Open_vSwitch", ".", "external_ids:lab-started=yes")
-            self._vsctl("set", "Open_vSwitch", ".", "external_ids:lab-started=yes")
+            self.vsctl("--no-wait", "set", "Open_vSwitch", ".", "external_ids:lab-started=yes")
+            self.vsctl("set", "Open_vSwitch", ".", "external_ids:lab-started=yes")
 
     def _daemon(self, name: str, arguments: Sequence[str]) -> None:
         options = [f"--pidfile={_RUN}/{name}.pid", "--detach", "--no-chdir", f"--log-file={_LOG}/{name}.log"]
         self._machine.run([name, *arguments, *options, "-vconsole:off"])
 
-    def _vsctl(self, *arguments: str) -> None:
-        self._machine.run(["ovs-vsctl", "--timeout=10", *arguments])
+    def vsctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ovs-vsctl, which gives up after some time; see `Executor.run`."""
+        patience = f"--timeout={_PATIENCE_S * self._machine.slowness:.0f}"
+        return self._machine.run(["ovs-vsctl", patience, *arguments], check=check)
 
     def pids(self) -> dict[str, int]:
         """Which of the daemons run, with their pids on it."""
@@ -64,13 +68,13 @@ class OpenVswitch:
         """Send the named daemons a signal and wait until they are gone.
 
         Raises:
-            TimeoutError: one still runs after 10 seconds.
+            TimeoutError: one still runs after 10 seconds, on a machine as fast as this one.
         """
         pids = [pid for name, pid in self.pids().items() if name in names]
         if pids:
             self._machine.run(["kill", f"-{signal}", *map(str, pids)])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _PATIENCE_S * self._machine.slowness
         while any(name in names for name in self.pids()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._machine.name}: {names} still run 10 s after SIG{signal}")
+                raise TimeoutError(f"{self._machine.name}: {names} still run long after SIG{signal}")
             time.sleep(0.01)

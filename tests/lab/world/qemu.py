@@ -23,7 +23,7 @@ MEMORY_MB = 320
 _CODE_MB = 128
 """Room for translated code; with less, qemu translates programs anew all the time."""
 EACH_MB = MEMORY_MB + _CODE_MB + 60
-_BOOT_S = 180
+_BOOT_S = 600
 _USERS = ("root", "oneadmin")
 _FIRST_PLACE = 8
 _FILES = "/tmp"
