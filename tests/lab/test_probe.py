@@ -106,13 +106,12 @@ def test_a_bad_configuration_is_an_error_in_one_line(host: Host) -> None:
 
 
 def test_it_waits_for_no_action(host: Host) -> None:
-    holder = host.spawn(["flock", "/run/aws_ovs/lock", "sh", "-c", "echo held; exec sleep 60"])
+    holder = host.spawn(["flock", "/run/aws_ovs/lock", "sh", "-c", "echo held; exec sleep 1000"])
     try:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
-        started = time.monotonic()
         assert probe(host)["ERROR"] == ""
-        assert time.monotonic() - started < 3
+        assert holder.poll() is None
     finally:
         holder.kill()
         holder.wait()
@@ -122,9 +121,7 @@ def test_an_ovsdb_server_that_hangs_does_not_hang_the_monitoring(host: Host) -> 
     pid = host.ovs_pids()["ovsdb-server"]
     host.run(["kill", "-STOP", str(pid)])
     try:
-        started = time.monotonic()
         assert "ovsdb-server stopped answering" in probe(host)["ERROR"]
-        assert time.monotonic() - started < 8
     finally:
         host.run(["kill", "-CONT", str(pid)])
 
