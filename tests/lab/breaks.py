@@ -287,9 +287,10 @@ ADVISED = {
         "nft add rule ip filter FORWARD iifname aws_gw accept; nft add rule ip filter FORWARD oifname aws_gw accept",
     ),
     "a firewall without VXLAN": Break(
-        "nft add table inet fw; nft 'add chain inet fw in { type filter hook input priority 0; policy drop; }'",
+        "nft 'table inet fw { chain in { type filter hook input priority 0; policy drop; tcp dport 22 accept; }; }'",
         (r"the firewall \(nft chain inet fw in\) drops what .* names 4789; .* udp dport 4789 accept",),
         "nft add rule inet fw in udp dport 4789 accept",
+        maybe=(DOWN,),  # in the kernel datapath the tunnels pass nft
     ),
     "a VM's private address on the ENI": Break(
         f"ip address add 10.0.0.41/32 dev {ENI}",

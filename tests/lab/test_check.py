@@ -171,27 +171,33 @@ def test_a_dead_ovsdb_server_is_said(lab: Lab, host: Host) -> None:
     wait_until_clean(lab, host)
 
 
+# In the kernel datapath the tunnels themselves have the port.
+_NO_TUNNELS = "for port in $(ovs-vsctl list-ports aws_ovs | grep ^vx-); do ovs-vsctl del-port $port; done"
 _LISTEN = """
 import socket, time
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.bind(("::", 4789))
+while True:
+    try:
+        s.bind(("::", 4789))
+        break
+    except OSError:  # not yet free
+        time.sleep(0.1)
 print("ready", flush=True)
 time.sleep(600)
 """
 
 
 def test_a_process_on_the_tunnels_port_is_named(lab: Lab, host: Host) -> None:
+    host.run(["sh", "-ec", _NO_TUNNELS])
     other = host.spawn(["/usr/bin/python3", "-c", _LISTEN])
     assert other.stdout
     assert other.stdout.readline() == "ready\n"
-    code, (line,) = check(host)
-    assert code == 1
-    found = re.fullmatch(
-        r"process (\d+) \(python3\) has UDP port 4789, which the tunnels need; end it: kill (\d+)", line
-    )
-    assert found
+    named = r"process (\d+) \(python3\) has UDP port 4789, which the tunnels need; end it: kill (\d+)"
+    assert_says(host, (named, rf"the tunnel to h\d \(.*\) is missing; {RESTORE}"), (DOWN,))
+    (found,) = filter(None, (re.fullmatch(named, line) for line in check(host)[1]))
     host.run(["kill", found[2]])
     other.wait()
+    host.run(["aws-ovs", "restore"])
     wait_until_clean(lab, host)
 
 
