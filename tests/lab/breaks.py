@@ -10,6 +10,8 @@ RESTORE = "run 'aws-ovs restore'"
 SEND = "let OpenNebula send the VM again"
 PLUG = "power the VM off and resume it"
 SYNC = "run 'oneaws mesh sync --all' on the front-end"
+UNBLOCK = f"end what is in its way, then {RESTORE}"
+_REFUSED = r"Open vSwitch refuses the tunnel to h2 \(10.0.0.12\)"
 DOWN = r"the tunnel to h\d \(.*\) is (down|missing); look whether h\d runs .*"
 WAYS = f"the (neighbour|default route|route) .*; {RESTORE}"
 
@@ -84,6 +86,14 @@ REPAIRED = {
         "ovs-vsctl set Interface vx-0a00000c options:remote_ip=10.0.0.99",
         (rf"tunnel vx-0a00000c to h2 \(10.0.0.12\) has other options than it should; {RESTORE}",),
         maybe=(DOWN,),
+    ),
+    "a tunnel that Open vSwitch refuses": Break(
+        "ovs-vsctl set Interface vx-0a00000c options:remote_ip=nonsense; "
+        "until ovs-vsctl get Interface vx-0a00000c error | grep remote_ip; do sleep 0.1; done",
+        (
+            rf"tunnel vx-0a00000c to h2 \(10.0.0.12\) has other options than it should; {RESTORE}",
+            rf"{_REFUSED}: .*remote_ip.*; {UNBLOCK}",
+        ),
     ),
     "a tunnel deleted": Break(
         "ovs-vsctl del-port vx-0a00000c", (rf"the tunnel to h2 \(10.0.0.12\) is missing; {RESTORE}",),

@@ -6,11 +6,12 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.lab import checks, promise
-from tests.lab.breaks import ADVISED, CONFIGURATION, DOWN, FOREIGN, REPAIRED, RESTORE, SEND, flows
+from tests.lab.breaks import ADVISED, CONFIGURATION, DOWN, FOREIGN, REPAIRED, RESTORE, SEND, UNBLOCK, flows
 from tests.lab.world.host import ENI, ENI_MTU, Host
 from tests.lab.world.lab import Lab
 from tests.lab.world.recording import load
@@ -187,18 +188,34 @@ time.sleep(600)
 """
 
 
-def test_a_process_on_the_tunnels_port_is_named(lab: Lab, host: Host) -> None:
+_PORT_TAKEN = r"process (\d+) \(python3\) has UDP port 4789, which the tunnels need; end it: kill (\d+)"
+
+
+@contextmanager
+def tunnels_port_taken(lab: Lab, host: Host) -> Iterator[None]:
+    """Another process has UDP 4789, until the end, when what `check` advises is done."""
     host.run(["sh", "-ec", _NO_TUNNELS])
     other = host.spawn(["/usr/bin/python3", "-c", _LISTEN])
     assert other.stdout
     assert other.stdout.readline() == "ready\n"
-    named = r"process (\d+) \(python3\) has UDP port 4789, which the tunnels need; end it: kill (\d+)"
-    assert_says(host, (named, rf"the tunnel to h\d \(.*\) is missing; {RESTORE}"), (DOWN,))
-    (found,) = filter(None, (re.fullmatch(named, line) for line in check(host)[1]))
+    yield
+    (found,) = filter(None, (re.fullmatch(_PORT_TAKEN, line) for line in check(host)[1]))
     host.run(["kill", found[2]])
     other.wait()
     host.run(["aws-ovs", "restore"])
     wait_until_clean(lab, host)
+
+
+def test_a_process_on_the_tunnels_port_is_named(lab: Lab, host: Host) -> None:
+    with tunnels_port_taken(lab, host):
+        assert_says(host, (_PORT_TAKEN, rf"the tunnel to h\d \(.*\) is missing; {RESTORE}"), (DOWN,))
+
+
+@pytest.mark.only_on("kernel", reason="the userspace datapath hears its tunnels without the port")
+def test_tunnels_that_find_their_port_taken_are_named(lab: Lab, host: Host) -> None:
+    with tunnels_port_taken(lab, host):
+        host.run(["aws-ovs", "restore"])
+        assert_says(host, (_PORT_TAKEN, rf"Open vSwitch refuses the tunnel to h\d .* already in use.*; {UNBLOCK}"))
 
 
 def test_a_connection_table_that_is_nearly_full_is_named(lab: Lab, host: Host) -> None:

@@ -102,7 +102,12 @@ def _peers(node: Node) -> Iterator[Difference]:
         yield Difference(f"the peer list lacks this node ({own})" if peers else "this node has no peer list", _SYNC)
     for peer in peers:
         tunnel = seen.get(peer.name)
-        if peer.vtep != own and tunnel is not None and tunnel.state != "up":
+        if peer.vtep == own or tunnel is None or tunnel.state == "up":
+            continue
+        if tunnel.error:
+            what = f"Open vSwitch refuses the tunnel to {peer.name} ({peer.vtep}): {tunnel.error}"
+            yield Difference(what, f"end what is in its way, then {_RESTORE}")
+        else:
             yield Difference(
                 f"the tunnel to {peer.name} ({peer.vtep}) is {tunnel.state}",
                 f"look whether {peer.name} runs and has this node as a peer, and allow UDP 4789 among the hosts",

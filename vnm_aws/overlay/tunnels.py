@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..addresses import ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
 from .bridges import OVERLAY, ROLE, Plan, select_role
-from .ovsdb import Ovsdb, as_dict, ovs_map, ovs_set, select
+from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, ovs_set, select
 
 PEERS = "/var/lib/aws_ovs/peers.json"
 SIZE_LIMIT = 1 << 20
@@ -73,21 +73,22 @@ def digest(peers: list[Peer]) -> str:
 
 
 class Tunnel(NamedTuple):
-    """A tunnel as ovs-vswitchd has it. `state`: up, down, or missing when it has not taken the port."""
+    """A tunnel as ovs-vswitchd has it. `state`: up, down, or missing when it has not taken the port; `error`: why not."""
 
     state: str
+    error: str
     rx_packets: int
     tx_packets: int
     rx_bytes: int
     tx_bytes: int
 
 
-MISSING = Tunnel("missing", 0, 0, 0, 0)
+MISSING = Tunnel("missing", "", 0, 0, 0, 0)
 
 
 def observe(db: Ovsdb) -> dict[str, Tunnel]:
     """The tunnels that there are, by the names of their peers."""
-    columns = ["ofport", "external_ids", "bfd_status", "statistics"]
+    columns = ["ofport", "external_ids", "bfd_status", "statistics", "error"]
     found = db.transact([{**select_role("tunnel"), "columns": columns}])[0]
     return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in found}
 
@@ -100,11 +101,12 @@ def numbers(db: Ovsdb) -> list[int]:
 
 def _tunnel(row: dict[str, Any]) -> Tunnel:
     if not isinstance(row["ofport"], int) or row["ofport"] < 1:
-        return MISSING
+        lines = " ".join(as_list(row["error"])).splitlines()
+        return MISSING._replace(error=", ".join(lines))
     counters = {key: int(value) for key, value in row["statistics"][1]}
     up = as_dict(row["bfd_status"]).get("state") == "up"
     counts = (counters.get(key, 0) for key in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes"))
-    return Tunnel("up" if up else "down", *counts)
+    return Tunnel("up" if up else "down", "", *counts)
 
 
 def _name(vtep: str) -> str:
