@@ -17,7 +17,7 @@ from .qemu import Qemu
 if TYPE_CHECKING:
     from .ec2 import Instance
 
-SLOTS = 48
+SLOTS = 64
 """Cards of guests that a host can have at a time."""
 _ENI_TAP = "eni"
 _GUEST_MTU = 9216
