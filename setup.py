@@ -35,6 +35,8 @@ setup(
         "test": [
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
+            # A failure of a run that takes hours is told when it happens.
+            "pytest-instafail>=0.5,<1",
             "hypothesis>=6.100,<7",
             # Exact: the tests correct this release's EC2 backend where it differs from EC2.
             "moto[ec2,server]==5.2.5",
