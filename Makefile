@@ -27,7 +27,7 @@ demo: $(HOSTS) ## run the main job in the lab and draw what was measured
 
 test: lint unit frontend lab smoke ## all tests, on hosts that are namespaces; few on hosts with a kernel of their own
 
-test-kernel: machines ## all tests of the lab on hosts with a kernel of their own (hours)
+test-kernel: machines ## all tests of the lab on hosts with a kernel of their own (takes long)
 	DATAPATH=kernel $(PYTHON) -m pytest -v --instafail --durations=20 -n $(LABS) --dist worksteal tests/lab
 
 unit: setup ## tests that need neither root nor Open vSwitch

@@ -33,7 +33,7 @@ setup(
             "click>=8.1,<9",
         ],
         "test": [
-            "pytest>=8,<10",
+            "pytest>=8.4,<10",
             "pytest-xdist>=3.6,<4",
             # A failure of a run that takes hours is told when it happens.
             "pytest-instafail>=0.5,<1",

@@ -8,7 +8,6 @@ import pytest
 
 from tests.lab import promise
 from tests.lab.alive import Neighbours, unhealthy
-from tests.lab.checks import Check
 from tests.lab.pings import Ping, pinging, recovered
 from tests.lab.test_operations import last
 from tests.lab.world.datapath import UnavailableError
@@ -24,6 +23,8 @@ pytestmark = pytest.mark.only_on("kernel", reason="a namespace has no systemd")
 DOCUMENT = last("deploy")
 RESTORE, VSWITCHD = "aws_ovs-restore.service", "ovs-vswitchd.service"
 UNITS = "/usr/lib/systemd/system"
+
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def _crash(host: SystemdHost) -> None:
 
 @pytest.mark.parametrize("trouble", [_restart, _crash], ids=["restart of openvswitch-switch", "crash of ovs-vswitchd"])
 def test_vms_live_on(
-    systemd_lab: Lab, host: SystemdHost, trouble: Callable[[SystemdHost], None], capsys: pytest.CaptureFixture[str]
+    systemd_lab: Lab, host: SystemdHost, trouble: Callable[[SystemdHost], None], record_property: Record
 ) -> None:
     """Nobody but systemd does anything, and all is as before."""
     lab = systemd_lab
@@ -133,13 +134,13 @@ def test_vms_live_on(
     trouble(host)
     host.settled(pid)
     recovered(pings)
-    _print(capsys, pings)
+    _record(record_property, pings)
     assert "flow-restore-wait" not in _waits(host)
     assert neighbours.alive(DOCUMENT) == []
     assert _without_process(lab.dump("h1")) == _without_process(before)
 
 
-def test_a_reboot(systemd_lab: Lab, host: SystemdHost, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reboot(systemd_lab: Lab, host: SystemdHost, record_property: Record) -> None:
     """The host's VMs are gone, those of others do not notice; then it takes VMs again without further ado."""
     lab = systemd_lab
     lab.reset()
@@ -149,7 +150,7 @@ def test_a_reboot(systemd_lab: Lab, host: SystemdHost, capsys: pytest.CaptureFix
     lab.hypervisor.destroy(2)
     host.reboot()
     recovered(pings)
-    _print(capsys, pings)
+    _record(record_property, pings)
     assert unhealthy(lab) == []
     assert int(host.run(["cat", "/proc/sys/net/netfilter/nf_conntrack_max"]).stdout) >= 1048576
     lab.play(neighbours.recordings[2])
@@ -160,8 +161,6 @@ def _without_process(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if '"ovs-vswitchd"' not in line)
 
 
-def _print(capsys: pytest.CaptureFixture[str], pings: dict[str, Ping]) -> None:
-    with capsys.disabled():
-        print()
-        for name, ping in pings.items():
-            print(Check(f"pings {name}", True, str(ping.end())))
+def _record(record_property: Record, pings: dict[str, Ping]) -> None:
+    for name, ping in pings.items():
+        record_property(f"pings {name}", str(ping.end()))
