@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,10 @@ class Check(NamedTuple):
 
     def __str__(self) -> str:
         return f"{'ok  ' if self.passed else 'FAIL'}  {self.name}: {self.seen}"
+
+
+Report = Callable[[Iterable[Check]], None]
+"""Has what was seen printed at the end of the tests; see `conftest.report`."""
 
 
 def ping(guest: Guest, source: str, target: str, *, size: int = 56, count: int = 3, fragment: bool = False) -> str:

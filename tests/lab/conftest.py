@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from .checks import Check, Report
 from .world import datapath
 from .world.lab import Lab
 
@@ -23,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests have measured (`record_property`), which a worker of pytest-xdist cannot do."""
+    """Print what tests have measured, which a worker of pytest-xdist cannot do."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
     measured = [report for report in reports if report.when == "call" and report.user_properties]
     if measured:
@@ -32,6 +33,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(report.nodeid)
         for name, seen in report.user_properties:
             terminalreporter.write_line(f"  {name}: {seen}")
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Report:
+    """Takes what was measured, to be printed at the end of the run."""
+
+    def add(found: Iterable[Check]) -> None:
+        for check in found:
+            record_property(check.name, check.seen)
+
+    return add
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab import promise
 from tests.lab.alive import remains, unhealthy
-from tests.lab.checks import Check
+from tests.lab.checks import Check, Report
 from tests.lab.pings import Ping, bound, recovered
 from tests.lab.test_operations import last
 from tests.lab.world import busybox, debian, document
@@ -90,7 +90,7 @@ def _whole(text: str) -> bool:
 
 
 def test_a_real_vm_migrates_live_during_a_download_from_it(
-    fresh_lab: Lab, libvirt: Hypervisors, tmp_path: Path, record_property: Callable[[str, object], None]
+    fresh_lab: Lab, libvirt: Hypervisors, tmp_path: Path, report: Report
 ) -> None:
     lab, file = fresh_lab, tmp_path / "numbers"
     started = time.monotonic()
@@ -126,8 +126,7 @@ def test_a_real_vm_migrates_live_during_a_download_from_it(
         Check("a download from it is whole", _whole(text) and not errors, arrived.strip()),
         Check(f"a new connection to {PUBLIC}", answer.stdout == busybox.AGREED, answer.stdout + answer.stderr),
     ]
-    for check in found:
-        record_property(check.name, check.seen)
+    report(found)
     assert [str(check) for check in found if not check.passed] == []
     assert remains(lab, DOCUMENT, ["h1", "h3"]) + unhealthy(lab) == []
     _play(lab, libvirt, promise.terminate(DOCUMENT, "h2"))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab import checks, promise
 from tests.lab.alive import Neighbours, live_migration, remains, unhealthy
-from tests.lab.checks import Check
+from tests.lab.checks import Check, Report
 from tests.lab.pings import A_EIP, PUBLIC, A, Ping, bound, pinging, recovered
 from tests.lab.test_operations import last
 from tests.lab.world.lab import Lab
@@ -22,18 +22,6 @@ from tests.lab.world.vpc import CLIENT, SERVER
 DOCUMENT = last("deploy")
 PORT = "7000"
 STREAM = ["/usr/bin/python3", "-c", (Path(__file__).parent / "stream.py").read_text(encoding="utf-8")]
-
-
-@pytest.fixture(scope="module")
-def report(request: pytest.FixtureRequest) -> Iterator[list[Check]]:
-    """What was measured; printed in the end."""
-    found: list[Check] = []
-    yield found
-    width = max((len(check.name) for check in found), default=0)
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print()
-        for check in found:
-            print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name.ljust(width)}  {check.seen}")
 
 
 Running = dict[str, "subprocess.Popen[str]"]
@@ -74,7 +62,7 @@ def ended(running: Running) -> Iterator[Check]:
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
-def test_connections_in_all_directions_survive(fresh_lab: Lab, report: list[Check], late: int) -> None:
+def test_connections_in_all_directions_survive(fresh_lab: Lab, report: Report, late: int) -> None:
     """The VM goes to h2; AWS moves its private address `late` seconds after it was told to."""
     lab = fresh_lab
     Neighbours(lab)
@@ -94,12 +82,12 @@ def test_connections_in_all_directions_survive(fresh_lab: Lab, report: list[Chec
         found = list(ended(running))
     arrived = lab.guest(1).host is lab.hosts["h2"]
     found += [*pinged, Check("the VM is on h2", arrived, f"the migration took {took:.1f} s, the late address included")]
-    report += [check._replace(name=f"address {late} s late: {check.name}") for check in found]
+    report(found)
     assert [str(check) for check in found if not check.passed] == []
     assert remains(lab, DOCUMENT, ["h1", "h3"]) + unhealthy(lab) == []
 
 
-def test_a_clean_that_comes_late_and_twice_disturbs_nothing(fresh_lab: Lab, report: list[Check]) -> None:
+def test_a_clean_that_comes_late_and_twice_disturbs_nothing(fresh_lab: Lab, report: Report) -> None:
     """`post` at the destination is over when the source gets its `clean`."""
     lab = fresh_lab
     neighbours = Neighbours(lab)
@@ -114,12 +102,13 @@ def test_a_clean_that_comes_late_and_twice_disturbs_nothing(fresh_lab: Lab, repo
     for _ in range(2):
         lab.play(recording._replace(steps=(clean,)), follow=False)
         time.sleep(3)  # a peer that was led astray stays so until the VM happens to send something
-    report += (found := [_check(f"clean after post, twice: pings {name}", ping, 2) for name, ping in pings.items()])
+    found = [_check(f"pings {name}", ping, 2) for name, ping in pings.items()]
+    report(found)
     assert [str(check) for check in found if not check.passed] == []
     assert neighbours.alive(DOCUMENT) == []
 
 
-def test_there_and_back_again(fresh_lab: Lab, report: list[Check]) -> None:
+def test_there_and_back_again(fresh_lab: Lab, report: Report) -> None:
     """Every host that the VM leaves forgets it, and every peer finds it again."""
     lab = fresh_lab
     neighbours = Neighbours(lab)
@@ -128,7 +117,8 @@ def test_there_and_back_again(fresh_lab: Lab, report: list[Check]) -> None:
     for source, destination in (("h1", "h2"), ("h2", "h1"), ("h1", "h3"), ("h3", "h2")):
         lab.play(live_migration(DOCUMENT, source, destination))
     recovered(pings)
-    report += (found := [_check(f"four migrations: pings {name}", ping, bound(lab)) for name, ping in pings.items()])
+    found = [_check(f"pings {name}", ping, bound(lab)) for name, ping in pings.items()]
+    report(found)
     assert [str(check) for check in found if not check.passed] == []
     assert neighbours.alive(DOCUMENT) == []
     lab.play(promise.terminate(DOCUMENT, "h2"))

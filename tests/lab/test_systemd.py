@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab import promise
 from tests.lab.alive import Neighbours, unhealthy
+from tests.lab.checks import Check, Report
 from tests.lab.pings import Ping, pinging, recovered
 from tests.lab.test_operations import last
 from tests.lab.world.datapath import UnavailableError
@@ -25,8 +26,6 @@ RESTORE, VSWITCHD = "aws_ovs-restore.service", "ovs-vswitchd.service"
 UNITS = "/usr/lib/systemd/system"
 
 _NO_LOOKING = "base_reachable_time_ms=3600000", "delay_first_probe_time=3600"
-
-Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def _crash(host: SystemdHost) -> None:
 
 @pytest.mark.parametrize("trouble", [_restart, _crash], ids=["restart of openvswitch-switch", "crash of ovs-vswitchd"])
 def test_vms_live_on(
-    systemd_lab: Lab, host: SystemdHost, trouble: Callable[[SystemdHost], None], record_property: Record
+    systemd_lab: Lab, host: SystemdHost, trouble: Callable[[SystemdHost], None], report: Report
 ) -> None:
     """Nobody but systemd does anything, and all is as before."""
     lab = systemd_lab
@@ -137,13 +136,13 @@ def test_vms_live_on(
     trouble(host)
     host.settled(pid)
     recovered(pings)
-    _record(record_property, pings)
+    report(_ended(pings))
     assert "flow-restore-wait" not in _waits(host)
     assert neighbours.alive(DOCUMENT) == []
     assert _without_process(lab.dump("h1")) == _without_process(before)
 
 
-def test_a_reboot(systemd_lab: Lab, host: SystemdHost, record_property: Record) -> None:
+def test_a_reboot(systemd_lab: Lab, host: SystemdHost, report: Report) -> None:
     """The host's VMs are gone, those of others do not notice; then it takes VMs again without further ado."""
     lab = systemd_lab
     lab.reset()
@@ -153,7 +152,7 @@ def test_a_reboot(systemd_lab: Lab, host: SystemdHost, record_property: Record) 
     lab.hypervisor.destroy(2)
     host.reboot()
     recovered(pings)
-    _record(record_property, pings)
+    report(_ended(pings))
     assert unhealthy(lab) == []
     assert int(host.run(["cat", "/proc/sys/net/netfilter/nf_conntrack_max"]).stdout) >= 1048576
     lab.play(neighbours.recordings[2])
@@ -164,6 +163,5 @@ def _without_process(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if '"ovs-vswitchd"' not in line)
 
 
-def _record(record_property: Record, pings: dict[str, Ping]) -> None:
-    for name, ping in pings.items():
-        record_property(f"pings {name}", str(ping.end()))
+def _ended(pings: dict[str, Ping]) -> list[Check]:
+    return [Check(f"pings {name}", True, str(ping.end())) for name, ping in pings.items()]
