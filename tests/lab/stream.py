@@ -40,6 +40,11 @@ class End:
             self.sent += 1
         self.stop.wait()
 
+    def stop_by_signal(self) -> None:
+        """Stop when SIGTERM comes, which must be blocked in all threads."""
+        signal.sigwait({signal.SIGTERM})
+        self.stop.set()
+
     def receive(self) -> None:
         """Receive until the other end has no more to say."""
         rest = b""
@@ -90,7 +95,9 @@ def connect(source: str, address: str, port: int, direction: str) -> None:
     connection.sendall(b"-" if direction == "out" else b"+")
     assert connection.recv(1) == b"!"
     end = End(connection, direction != "in")
-    signal.signal(signal.SIGTERM, lambda *_: end.stop.set())
+    # In a thread: a handler would run in the midst of a wait for `stop` and wait for the lock that this holds.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end.stop_by_signal, daemon=True).start()
     receiver = threading.Thread(target=end.receive, daemon=True)
     receiver.start()
     print("ready", flush=True)
