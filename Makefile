@@ -4,7 +4,7 @@
 
 PYTHON := .venv/bin/python
 CODE := $(wildcard vnm_aws tests bench)
-SHELL_SCRIPTS := install.sh tests/bootstrap tests/lab/world/guest_files/usr/lib/lab/init tests/lab/world/guest_files/usr/lib/lab/network .ci/run share/bash-completion/oneaws \
+SHELL_SCRIPTS := install.sh tests/bootstrap tests/world/hosts/guest_files/usr/lib/lab/init tests/world/hosts/guest_files/usr/lib/lab/network .ci/run share/bash-completion/oneaws \
 	$(wildcard remotes/im/*/*/*/*.sh) $(filter-out %/vnet_create %/vnet_delete,$(wildcard remotes/vnm/aws_ovs/*))
 
 help: ## list the targets
@@ -23,7 +23,7 @@ HOSTS := $(if $(filter kernel,$(DATAPATH)),machines,setup)
 LABS := $(shell echo $$((($$(nproc) * 3 + 3) / 4)))
 
 demo: $(HOSTS) ## run the main job in the lab and draw what was measured
-	$(PYTHON) -m tests.lab.demo
+	$(PYTHON) -m tests.demo
 
 test: lint unit frontend lab smoke ## all tests, on hosts that are namespaces; few on hosts with a kernel of their own
 
@@ -55,7 +55,7 @@ replay: ## play a recording in the lab and check it: make replay RECORDING=DIR
 	@[ -n "$(RECORDING)" ] || { echo "replay: name a directory with a recording: make replay RECORDING=tests/recordings/deploy" >&2; exit 2; }
 	@[ -f "$(RECORDING)/sequence.json" ] || { echo "replay: $(RECORDING) has no sequence.json; name a directory in the format of tests/recordings/deploy" >&2; exit 2; }
 	@tests/bootstrap $(filter machines,$(HOSTS))
-	$(PYTHON) -m tests.lab.replay "$(RECORDING)"
+	$(PYTHON) -m tests.lab.support.replay "$(RECORDING)"
 
 clean: ## remove .venv and what the tools left
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info bench/results.json demo-topology.svg

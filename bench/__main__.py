@@ -13,9 +13,9 @@ from pathlib import Path
 
 from lxml import etree
 
-from tests.lab import promise
-from tests.lab.world.lab import ACTIONS, Lab
-from tests.lab.world.recording import load, substitute
+from tests.lab.support import promise
+from tests.world.lab import ACTIONS, Lab
+from tests.world.recording import load, substitute
 
 from . import datapath, frontend, node
 

@@ -12,11 +12,12 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from tests.lab import promise
-from tests.lab.world import datapath, document
-from tests.lab.world.host import Host
-from tests.lab.world.lab import ACTIONS, Lab
-from tests.lab.world.recording import load
+from tests.lab.support import promise
+from tests.world.guests import document
+from tests.world.hosts import datapath
+from tests.world.hosts.host import Host
+from tests.world.lab import ACTIONS, Lab
+from tests.world.recording import load
 
 ROUNDS = 9
 SECONDS = 3

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from tests.frontend.cloud import Cloud
 from tests.frontend.scale import settle
-from tests.lab.world.ec2 import Ec2World
-from tests.lab.world.oned import Oned
+from tests.world.ec2.region import Ec2World
+from tests.world.oned.server import Oned
 
 HOSTS, VMS = 500, 8000
 EIPS = (10, 100, 1000)

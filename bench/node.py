@@ -17,10 +17,10 @@ from typing import Any
 
 from lxml import etree
 
-from tests.lab import promise
-from tests.lab.world.host import Host
-from tests.lab.world.lab import ACTIONS, Lab
-from tests.lab.world.recording import load
+from tests.lab.support import promise
+from tests.world.hosts.host import Host
+from tests.world.lab import ACTIONS, Lab
+from tests.world.recording import load
 
 VMS, NICS, NETWORKS = 4, 50, 10
 PEERS = 500

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from tests.lab.world.recording import Recording, Step, load
+from tests.world.recording import Recording, Step, load
 
 HOSTS = ("h1", "h2", "h3")
 VM_IDS = range(1, 13)

@@ -14,8 +14,8 @@ import click
 from . import __version__, config
 from .errors import AwsOvsError
 from .frontend import settings
+from .frontend.terminal import Progress, table
 from .journal import ERROR, INFO, log
-from .terminal import Progress, table
 
 if TYPE_CHECKING:
     from .frontend.plan import Outcome

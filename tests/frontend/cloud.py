@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from tests.lab.world import oned_vm
-from tests.lab.world.ec2 import Ec2World, Instance
-from tests.lab.world.oned import Oned
+from tests.world.ec2.region import Ec2World, Instance
+from tests.world.oned import vm as oned_vm
+from tests.world.oned.server import Oned
 from vnm_aws.frontend import settings
+from vnm_aws.frontend.objects import Host, Network, Vm
+from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.world import World
-from vnm_aws.objects import Host, Network, Vm
-from vnm_aws.oned import Oned as Client
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 RUNNING_VM = (RECORDINGS / "hooks" / "vm-running.xml").read_bytes()

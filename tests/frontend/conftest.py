@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab.world.ec2 import Ec2World
-from tests.lab.world.oned import Oned
+from tests.world.ec2.region import Ec2World
+from tests.world.oned.server import Oned
 
 from .cloud import Cloud
 

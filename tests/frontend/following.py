@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from tests.lab.world.ec2 import Instance
+from tests.world.ec2.region import Instance
 from vnm_aws.frontend import follow, reconcile
+from vnm_aws.frontend.objects import Address, Vm
 from vnm_aws.frontend.plan import Outcome
-from vnm_aws.objects import Address, Vm
 
 from .cloud import RECORDINGS, Cloud
 

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from vnm_aws import lock
 from vnm_aws.cli import main
 from vnm_aws.errors import AwsOvsError
+from vnm_aws.frontend.objects import STATE_MONITORED
 from vnm_aws.frontend.settings import Settings
-from vnm_aws.objects import STATE_MONITORED
 
 from .cloud import Cloud
 

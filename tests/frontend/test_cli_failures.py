@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vnm_aws.oned import Oned as Client
+from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import Cloud
 

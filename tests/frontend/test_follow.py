@@ -10,7 +10,7 @@ import sys
 import pytest
 from lxml import etree
 
-from tests.lab.world import oned_vm
+from tests.world.oned import vm as oned_vm
 from vnm_aws.errors import AwsOvsError
 
 from .cloud import RUNNING_VM, Cloud
@@ -175,7 +175,7 @@ def test_the_hook_of_an_unrelated_vm_ends_without_boto3_and_pyone(cloud: Cloud) 
         done = subprocess.run(
             [sys.executable, "-c", code], env=cloud.environment, input=text, capture_output=True, text=True, check=True
         )
-        imported[name] = set(done.stdout.split()) & {"boto3", "pyone", "click", "yaml", "vnm_aws.oned"}
+        imported[name] = set(done.stdout.split()) & {"boto3", "pyone", "click", "yaml", "vnm_aws.frontend.oned"}
     assert imported["unrelated"] == set()
     assert imported["related"] >= {"boto3", "pyone"}
     assert cloud.ec2.calls() == []

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.lab.world.ec2 import Rate
+from tests.world.ec2.region import Rate
 from vnm_aws.errors import AwsOvsError
 
 from .cloud import Cloud

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vnm_aws import lock
-from vnm_aws.objects import STATE_DISABLED, STATE_ERROR, STATE_MONITORED, STATE_OFFLINE
+from vnm_aws.frontend.objects import STATE_DISABLED, STATE_ERROR, STATE_MONITORED, STATE_OFFLINE
 
 from .cloud import POOL, RECORDINGS, Cloud
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.world.ec2 import Instance
+from tests.world.ec2.region import Instance
 from vnm_aws.frontend import hosts, reconcile
+from vnm_aws.frontend.objects import STATE_DISABLED, STATE_INIT, STATE_MONITORED, STATE_OFFLINE, Host
+from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
-from vnm_aws.objects import STATE_DISABLED, STATE_INIT, STATE_MONITORED, STATE_OFFLINE, Host
-from vnm_aws.oned import Oned as Client
 
 from .cloud import HOST, RUNNING_VM, Cloud
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from vnm_aws.frontend import listing, reconcile
+from vnm_aws.frontend.objects import STATE_DISABLED, STATE_MONITORED, STATE_OFFLINE
+from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
-from vnm_aws.objects import STATE_DISABLED, STATE_MONITORED, STATE_OFFLINE
-from vnm_aws.oned import Oned as Client
 from vnm_aws.overlay.tunnels import Peer, digest
 
 from .cloud import Cloud

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.world.ec2 import Instance
+from tests.world.ec2.region import Instance
 from vnm_aws.frontend import reconcile
 from vnm_aws.frontend.hosts import FREE
+from vnm_aws.frontend.objects import AddressRange
+from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
 from vnm_aws.frontend.reserved import Reserved
 from vnm_aws.frontend.world import ENI_ID, INSTANCE_ID, TYPE
-from vnm_aws.objects import AddressRange
-from vnm_aws.oned import Oned as Client
 
 from .cloud import Cloud
 

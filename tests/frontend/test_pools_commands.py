@@ -15,8 +15,8 @@ from typing import Any, Literal
 import pytest
 
 from vnm_aws.cli import main
-from vnm_aws.ec2 import Ec2
-from vnm_aws.oned import Oned as Client
+from vnm_aws.frontend.ec2 import Ec2
+from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import Cloud
 from .test_pools import allocation, associate, disassociate, fine, metal, sync

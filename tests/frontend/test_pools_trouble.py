@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pyone
 import pytest
 
-from tests.lab.world.ec2 import Rate
+from tests.world.ec2.region import Rate
 from vnm_aws.frontend import listing, pools
-from vnm_aws.oned import Oned as Client
+from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import Cloud
 from .test_pools import ASSIGN, ASSOCIATE, allocation, associate, disassociate, fine, metal, private_ip, reports, sync

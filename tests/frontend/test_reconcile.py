@@ -18,10 +18,10 @@ from typing import Literal, NamedTuple
 
 import pytest
 
-from tests.lab.world.ec2 import Ec2World
-from tests.lab.world.oned import Oned
+from tests.world.ec2.region import Ec2World
+from tests.world.oned.server import Oned
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.objects import STATE_DISABLED
+from vnm_aws.frontend.objects import STATE_DISABLED
 
 from .cloud import Cloud
 from .mixed import EIPS, PEERS, Document, assert_at_rest, assert_safe, end_state, mixed

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vnm_aws.objects import Hook
-from vnm_aws.oned import Oned as Client
+from vnm_aws.frontend.objects import Hook
+from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import RECORDINGS, Cloud
 

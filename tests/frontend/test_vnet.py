@@ -12,10 +12,9 @@ import pytest
 import yaml
 from lxml import etree
 
-from vnm_aws import objects
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.frontend import vnet
-from vnm_aws.objects import NETWORK_ERROR, NETWORK_READY, Network
+from vnm_aws.frontend import objects, vnet
+from vnm_aws.frontend.objects import NETWORK_ERROR, NETWORK_READY, Network
 from vnm_aws.overlay.bridges import RESERVED
 
 from .cloud import RECORDINGS, Cloud

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.world.ec2 import Ec2World, Instance, elastic_ip, private_ips, refused
+from tests.world.ec2.region import Ec2World, Instance, elastic_ip, private_ips, refused
 
 _SECONDARY_ON_T3_MICRO = 1
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.world.ec2 import Ec2World, Instance, Rate, elastic_ip, private_ips, refused, where
+from tests.world.ec2.region import Ec2World, Instance, Rate, elastic_ip, private_ips, refused, where
 
 _DELAY_S = 1.0
 

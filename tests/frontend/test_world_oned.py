@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from tests.lab.world import oned_wire
-from tests.lab.world.oned import SESSION, Oned
-from tests.lab.world.oned_control import When
+from tests.world.oned import wire as oned_wire
+from tests.world.oned.control import When
+from tests.world.oned.server import SESSION, Oned
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.oned import Oned as Client
+from vnm_aws.frontend.oned import Oned as Client
 
 ROOT = Path(__file__).parents[2]
 XMLRPC = ROOT / "tests" / "recordings" / "xmlrpc"

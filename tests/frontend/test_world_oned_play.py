@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from tests.lab.world import oned_vm
-from tests.lab.world.oned import Oned
-from vnm_aws import objects
+from tests.world.oned import vm as oned_vm
+from tests.world.oned.server import Oned
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.oned import NotFoundError
-from vnm_aws.oned import Oned as Client
+from vnm_aws.frontend import objects
+from vnm_aws.frontend.oned import NotFoundError
+from vnm_aws.frontend.oned import Oned as Client
 
 ROOT = Path(__file__).parents[2]
 RUNNING_VM = (ROOT / "tests" / "recordings" / "hooks" / "vm-running.xml").read_bytes()

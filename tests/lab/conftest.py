@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from .checks import Check, Report
-from .world import datapath
-from .world.lab import Lab
+from tests.world.hosts import datapath
+from tests.world.lab import Lab
+
+from .support.checks import Check, Report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

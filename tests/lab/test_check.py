@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab import checks, promise
-from tests.lab.breaks import ADVISED, CONFIGURATION, DOWN, FOREIGN, REPAIRED, RESTORE, SEND, UNBLOCK, flows
-from tests.lab.world.host import ENI, ENI_MTU, Host
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import load
+from tests.lab.support import checks, promise
+from tests.lab.support.breaks import ADVISED, CONFIGURATION, DOWN, FOREIGN, REPAIRED, RESTORE, SEND, UNBLOCK, flows
+from tests.world.hosts.host import ENI, ENI_MTU, Host
+from tests.world.lab import Lab
+from tests.world.recording import load
 
 DEPLOY = load("deploy")
 DOCUMENT = DEPLOY.steps[-1].xml or b""

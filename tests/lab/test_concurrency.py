@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab import checks, promise
-from tests.lab.world.executor import Process
-from tests.lab.world.host import Host
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import Recording, load, substitute
+from tests.lab.support import checks, promise
+from tests.world.hosts.executor import Process
+from tests.world.hosts.host import Host
+from tests.world.lab import Lab
+from tests.world.recording import Recording, load, substitute
 
 VMS = range(1, 21)
 DEPLOY = load("deploy")

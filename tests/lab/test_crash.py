@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab import scenes
-from tests.lab.faults import (
+from tests.lab.support import scenes
+from tests.lab.support.faults import (
     SLOW,
     Action,
     difference,
@@ -19,8 +19,8 @@ from tests.lab.faults import (
     run,
     to_die,
 )
-from tests.lab.scenes import HOST
-from tests.lab.world.lab import Lab
+from tests.lab.support.scenes import HOST
+from tests.world.lab import Lab
 
 _VM_SCENES = {**scenes.POSTS, **scenes.CLEANS, **scenes.UPDATES}
 

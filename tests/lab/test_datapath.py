@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from .machine import REPOSITORY
-from .world import datapath
+from tests.world.hosts import datapath
+
+from .support.machine import REPOSITORY
 
 pytestmark = pytest.mark.only_on("userspace", reason="it needs no hosts")
 
@@ -29,7 +30,7 @@ def test_without_tun_tests_of_the_lab_say_so_and_others_run() -> None:
 
 
 def test_without_tun_the_demo_says_so() -> None:
-    done = _without_tun("tests.lab.demo")
+    done = _without_tun("tests.demo")
     assert done.returncode == 2
     assert done.stderr.startswith("demo: /dev/net/tun is not there")
     assert len(done.stderr.splitlines()) == 1

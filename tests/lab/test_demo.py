@@ -6,10 +6,10 @@ import re
 
 from lxml import etree
 
-from tests.lab import demo
-from tests.lab.checks import Check
-from tests.lab.topology import as_svg, as_text
-from tests.lab.world.lab import Lab
+from tests.demo import demo
+from tests.demo.topology import as_svg, as_text
+from tests.lab.support.checks import Check
+from tests.world.lab import Lab
 
 
 def test_the_main_job(fresh_lab: Lab) -> None:

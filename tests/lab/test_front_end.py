@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import checks
-from tests.lab.world.front_end import FrontEnd
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import load, substitute
-from tests.lab.world.vpc import CLIENT
+from tests.lab.support import checks
+from tests.world.front_end import FrontEnd
+from tests.world.lab import Lab
+from tests.world.recording import load, substitute
+from tests.world.vpc.vpc import CLIENT
 
 ELASTIC_IP = "54.10.20.41"
 NETWORK = """

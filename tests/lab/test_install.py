@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from .machine import CHECKOUT, CONFIG, ONED_CONF, PLAIN, REPOSITORY, SETTINGS, SHIMS, UNITS, Machine, copy_environment
+from .support.machine import (
+    CHECKOUT,
+    CONFIG,
+    ONED_CONF,
+    PLAIN,
+    REPOSITORY,
+    SETTINGS,
+    SHIMS,
+    UNITS,
+    Machine,
+    copy_environment,
+)
 
 pytestmark = pytest.mark.only_on("userspace", reason="install.sh meets no host of the lab here")
 

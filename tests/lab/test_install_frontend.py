@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .machine import (
+from .support.machine import (
     CHECKOUT,
     COMPLETIONS,
     HOOKS,

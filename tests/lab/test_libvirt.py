@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import promise
-from tests.lab.alive import remains, unhealthy
-from tests.lab.checks import Check, Report
-from tests.lab.pings import Ping, bound, recovered
+from tests.lab.support import promise
+from tests.lab.support.alive import remains, unhealthy
+from tests.lab.support.checks import Check, Report
+from tests.lab.support.pings import Ping, bound, recovered
 from tests.lab.test_operations import last
-from tests.lab.world import busybox, debian, document
-from tests.lab.world.lab import DriverError, Lab
-from tests.lab.world.libvirt import Libvirt
-from tests.lab.world.recording import RECORDINGS, Recording, load
-from tests.lab.world.vpc import CLIENT
+from tests.world.guests import busybox, document
+from tests.world.guests.libvirt import Libvirt
+from tests.world.hosts import debian
+from tests.world.lab import DriverError, Lab
+from tests.world.recording import RECORDINGS, Recording, load
+from tests.world.vpc.vpc import CLIENT
 
 Hypervisors = dict[str, Libvirt]
 

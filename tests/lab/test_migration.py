@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import checks, promise
-from tests.lab.alive import Neighbours, live_migration, remains, unhealthy
-from tests.lab.checks import Check, Report
-from tests.lab.pings import A_EIP, PUBLIC, A, Ping, bound, pinging, recovered
+from tests.lab.support import checks, promise
+from tests.lab.support.alive import Neighbours, live_migration, remains, unhealthy
+from tests.lab.support.checks import Check, Report
+from tests.lab.support.pings import A_EIP, PUBLIC, A, Ping, bound, pinging, recovered
 from tests.lab.test_operations import last
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import load
-from tests.lab.world.vpc import CLIENT, SERVER
+from tests.world.lab import Lab
+from tests.world.recording import load
+from tests.world.vpc.vpc import CLIENT, SERVER
 
 DOCUMENT = last("deploy")
 PORT = "7000"

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 from lxml import etree
 
-from tests.lab import checks, promise
-from tests.lab.world.guest import HypervisorError
-from tests.lab.world.lab import ACTIONS, Lab
-from tests.lab.world.recording import RECORDINGS, load, substitute
-from tests.lab.world.vpc import CLIENT, SERVER
+from tests.lab.support import checks, promise
+from tests.world.guests.guest import HypervisorError
+from tests.world.lab import ACTIONS, Lab
+from tests.world.recording import RECORDINGS, load, substitute
+from tests.world.vpc.vpc import CLIENT, SERVER
 
 DEPLOY = load("deploy")
 DOCUMENT = DEPLOY.steps[-1].xml or b""

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 from lxml import etree
 
-from tests.lab import checks, promise
-from tests.lab.alive import Neighbours, cold_migration, live_migration, remains, unhealthy
-from tests.lab.promise import text
-from tests.lab.replay import documents, outcome
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import Recording, load, substitute
+from tests.lab.support import checks, promise
+from tests.lab.support.alive import Neighbours, cold_migration, live_migration, remains, unhealthy
+from tests.lab.support.promise import text
+from tests.lab.support.replay import documents, outcome
+from tests.world.lab import Lab
+from tests.world.recording import Recording, load, substitute
 
 Change = Callable[[etree._Element], None]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.world.host import Host
-from tests.lab.world.lab import Lab
+from tests.world.hosts.host import Host
+from tests.world.lab import Lab
 from vnm_aws import __version__
 from vnm_aws.overlay.tunnels import Peer, digest
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tests.lab.replay import documents, replay
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import FRONTEND, RECORDINGS, load
+from tests.lab.support.replay import documents, replay
+from tests.world.lab import Lab
+from tests.world.recording import FRONTEND, RECORDINGS, load
 
 NAMES = sorted(path.parent.name for path in RECORDINGS.glob("*/sequence.json"))
 

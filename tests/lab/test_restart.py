@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab import checks, promise
-from tests.lab.world.guest import Guest
-from tests.lab.world.host import Host
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import load
-from tests.lab.world.vpc import CLIENT
+from tests.lab.support import checks, promise
+from tests.world.guests.guest import Guest
+from tests.world.hosts.host import Host
+from tests.world.lab import Lab
+from tests.world.recording import load
+from tests.world.vpc.vpc import CLIENT
 
 DEPLOY = load("deploy")
 DOCUMENT = DEPLOY.steps[-1].xml or b""

@@ -9,8 +9,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.lab import scenes
-from tests.lab.faults import (
+from tests.lab.support import scenes
+from tests.lab.support.faults import (
     TOOL_FAILURES,
     Action,
     complaint,
@@ -23,8 +23,8 @@ from tests.lab.faults import (
     run,
     to_fail,
 )
-from tests.lab.scenes import HOST, Scene
-from tests.lab.world.lab import Lab
+from tests.lab.support.scenes import HOST, Scene
+from tests.world.lab import Lab
 
 _BUNDLES = ("bundle aws_ovs -", "bundle onebr1 -")
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.lab.world.host import Host
-from tests.lab.world.lab import DriverError, Lab
-from tests.lab.world.recording import Recording, Step
 from tests.sequences import Cloud, Operation
+from tests.world.hosts.host import Host
+from tests.world.lab import DriverError, Lab
+from tests.world.recording import Recording, Step
 
 LENGTH = 25
 BFD_S = 30

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.lab import checks, promise
+from tests.lab.support import checks, promise
 from tests.lab.test_probe import probe
-from tests.lab.world.host import Host
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import load
+from tests.world.hosts.host import Host
+from tests.world.lab import Lab
+from tests.world.recording import load
 
 DEPLOY = load("deploy")
 DOCUMENT = DEPLOY.steps[-1].xml or b""

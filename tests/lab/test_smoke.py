@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab import checks, promise
-from tests.lab.alive import Neighbours, remains
+from tests.lab.support import checks, promise
+from tests.lab.support.alive import Neighbours, remains
 from tests.lab.test_operations import last
-from tests.lab.world.host import ENI, ENI_MTU
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import load
+from tests.world.hosts.host import ENI, ENI_MTU
+from tests.world.lab import Lab
+from tests.world.recording import load
 
 DOCUMENT = last("deploy")
 A_EIP = "192.168.0.250"

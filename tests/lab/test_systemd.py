@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lab import promise
-from tests.lab.alive import Neighbours, unhealthy
-from tests.lab.checks import Check, Report
-from tests.lab.pings import Ping, pinging, recovered
+from tests.lab.support import promise
+from tests.lab.support.alive import Neighbours, unhealthy
+from tests.lab.support.checks import Check, Report
+from tests.lab.support.pings import Ping, pinging, recovered
 from tests.lab.test_operations import last
-from tests.lab.world.datapath import UnavailableError
-from tests.lab.world.disk import FROM_WHEELS
-from tests.lab.world.host import Host
-from tests.lab.world.host_kernel import SystemdHost
-from tests.lab.world.image import CHECKOUT
-from tests.lab.world.lab import Lab
-from tests.lab.world.recording import load
+from tests.world.hosts.datapath import UnavailableError
+from tests.world.hosts.disk import FROM_WHEELS
+from tests.world.hosts.host import Host
+from tests.world.hosts.host_kernel import SystemdHost
+from tests.world.hosts.image import CHECKOUT
+from tests.world.lab import Lab
+from tests.world.recording import load
 
 pytestmark = pytest.mark.only_on("kernel", reason="a namespace has no systemd")
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import pytest
 from lxml import etree
 
-from tests.lab import checks, promise
-from tests.lab.alive import Neighbours, remains, unhealthy
-from tests.lab.promise import text
+from tests.lab.support import checks, promise
+from tests.lab.support.alive import Neighbours, remains, unhealthy
+from tests.lab.support.promise import text
 from tests.lab.test_operations import internet_pings, last, nic, set_value
-from tests.lab.world import document
-from tests.lab.world.lab import DriverError, Lab
-from tests.lab.world.recording import Recording, Step, load
-from tests.lab.world.vpc import SERVER
+from tests.world.guests import document
+from tests.world.lab import DriverError, Lab
+from tests.world.recording import Recording, Step, load
+from tests.world.vpc.vpc import SERVER
 
 BEFORE = last("vnet-update")
 A, A_EIP = "192.168.0.10", "192.168.0.250"

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from .world import document, recording
-from .world.document import Document
-from .world.ec2 import Instance
-from .world.executor import CommandError
-from .world.guest import HypervisorError
-from .world.host import Host
-from .world.host_userspace import UserspaceHost
-from .world.hypervisor import Hypervisor
-from .world.lab import DriverError, Lab
-from .world.namespace import Namespace
+from tests.world import recording
+from tests.world.ec2.region import Instance
+from tests.world.guests import document
+from tests.world.guests.document import Document
+from tests.world.guests.guest import HypervisorError
+from tests.world.guests.hypervisor import Hypervisor
+from tests.world.hosts.executor import CommandError
+from tests.world.hosts.host import Host
+from tests.world.hosts.host_userspace import UserspaceHost
+from tests.world.hosts.namespace import Namespace
+from tests.world.lab import DriverError, Lab
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -123,7 +124,7 @@ def test_bytes_arrive_as_they_are() -> None:
 
 def test_nothing_is_left_when_the_tests_are_killed() -> None:
     script = (
-        "from tests.lab.world.namespace import Namespace\n"
+        "from tests.world.hosts.namespace import Namespace\n"
         "import time\n"
         "there = Namespace('doomed')\n"
         "there.run(['sh', '-c', 'setsid sleep 1234 >/dev/null 2>&1 &'])\n"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.world import document, recording
-from tests.lab.world.recording import RECORDINGS, Recording, load, substitute
+from tests.world import recording
+from tests.world.guests import document
+from tests.world.recording import RECORDINGS, Recording, load, substitute
 
 NAMES = sorted(path.parent.name for path in RECORDINGS.glob("*/sequence.json"))
 

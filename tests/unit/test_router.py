@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from tests.lab.world.router import HOP, INTERNET, ROUTER_MAC, Router, checksum, fragments, state
+from tests.world.vpc.router import HOP, INTERNET, ROUTER_MAC, Router, checksum, fragments, state
 
 MAC1, MAC2 = "02:00:00:00:00:01", "02:00:00:00:00:02"
 H1, H2, EIP1, EIP2, WORLD = "10.0.0.11", "10.0.0.12", "54.0.0.1", "54.0.0.2", "203.0.113.10"

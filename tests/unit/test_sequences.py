@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
-from tests.lab.world import document
-from tests.lab.world.recording import Step, load
 from tests.sequences import HOSTS, Cloud, Operation
 from tests.unit.ovs_model import Faults, FlowTables, Interrupted, ModelNode
+from tests.world.guests import document
+from tests.world.recording import Step, load
 from vnm_aws import vm
 from vnm_aws.driver import clean, post, pre, state
 from vnm_aws.errors import AwsOvsError

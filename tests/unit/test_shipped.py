@@ -101,7 +101,7 @@ def test_the_settings_file_has_every_key_with_its_default_and_explains_it() -> N
 def _called() -> tuple[set[str], set[str]]:
     """The EC2 actions that the code names when it calls them, and those whose boto3 methods it uses."""
     names, methods = set(), set()
-    for node in ast.walk(ast.parse((REPOSITORY / "vnm_aws/ec2.py").read_text())):
+    for node in ast.walk(ast.parse((REPOSITORY / "vnm_aws/frontend/ec2.py").read_text())):
         match node:
             case ast.Call(func=ast.Attribute(attr="_call" | "_pages"), args=[ast.Constant(value=str(name)), *_]):
                 names.add(f"ec2:{name}")

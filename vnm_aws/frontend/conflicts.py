@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
 
-from ..objects import AddressRange, Vm
-from ..oned import NotFoundError
+from .objects import AddressRange, Vm
+from .oned import NotFoundError
 from .world import ALLOCATION, NETWORKS, PRIVATE, World
 
 _T = TypeVar("_T")

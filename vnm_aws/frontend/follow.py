@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from .. import lock
-from ..ec2 import Ec2Error, ElasticIp, Interface
 from ..errors import AwsOvsError
-from ..objects import Address, Host, Vm
-from ..oned import NotFoundError
 from .conflicts import conflicts, rivals
+from .ec2 import Ec2Error, ElasticIp, Interface
 from .hosts import FREE, eni_of, plan_free
+from .objects import Address, Host, Vm
+from .oned import NotFoundError
 from .plan import Plan
 from .pools import associate, note
 from .world import ADDRESSES, ENI_ID, HOSTS, TYPE, VTEP, World

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from ..addresses import Network as Prefix
 from ..addresses import int_to_ip, ip_to_int
-from ..ec2 import ElasticIp
 from ..errors import AwsOvsError
-from ..objects import Network
+from .ec2 import ElasticIp
+from .objects import Network
 from .reserved import Reserved
 from .world import ALLOCATION, PRIVATE, PUBLIC, World
 

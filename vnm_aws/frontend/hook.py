@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from .. import objects
 from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, log
+from . import objects
 
 if TYPE_CHECKING:
     from .plan import Outcome

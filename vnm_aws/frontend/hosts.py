@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from ..ec2 import Instance
 from ..errors import AwsOvsError
-from ..objects import STATE_DISABLED, STATE_OFFLINE, Host
+from .ec2 import Instance
+from .objects import STATE_DISABLED, STATE_OFFLINE, Host
 from .plan import Plan
 from .world import ENI_ID, INSTANCE_ID, STATE, TERMINATED, TYPE, VTEP, World
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import AwsOvsError
-from ..objects import AddressRange, Host, Network
 from . import mesh, pools, registration, validation
 from .hosts import FREE
+from .objects import AddressRange, Host, Network
 from .world import ALLOCATION, ENI_ID, INSTANCE_ID, POOL, PRIVATE, PUBLIC, STATE, TYPE, World
 
 _STATES = {0: "init", 1: "update", 2: "on", 3: "err", 4: "dsbl", 5: "retry", 6: "init", 7: "dsbl", 8: "off"}

@@ -16,8 +16,8 @@ from .. import files
 from ..addresses import ipv4
 from ..errors import AwsOvsError
 from ..lock import held
-from ..objects import STATE_OFFLINE, Host
 from ..overlay.tunnels import Peer, digest
+from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import STATE, TERMINATED, VTEP, World
 

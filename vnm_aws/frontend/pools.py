@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from ..addresses import ip_to_int
-from ..ec2 import Ec2Error, ElasticIp, Interface
 from ..errors import AwsOvsError
-from ..objects import NETWORK_LOCK_CREATE, NETWORK_READY, AddressRange, Network
-from ..tags import TagFilter
+from .ec2 import Ec2Error, ElasticIp, Interface
 from .free_addresses import Chooser, no_room
+from .objects import NETWORK_LOCK_CREATE, NETWORK_READY, AddressRange, Network
 from .plan import Plan
+from .tags import TagFilter
 from .world import ALLOCATION, POOL, PRIVATE, PUBLIC, World
 
 

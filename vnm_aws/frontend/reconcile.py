@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from ..objects import Network
 from . import follow, hosts, mesh, pools, validation
+from .objects import Network
 from .plan import Outcome, Plan
 from .world import ADDRESSES, HOSTS, NETWORKS, World
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .. import config
 from ..config import Config
 from ..errors import AwsOvsError
-from ..tags import TagFilter
+from .tags import TagFilter
 
 PATH = "/etc/one/aws_ovs.yaml"
 DRIVER_PATH = "/var/lib/one/remotes/etc/vnm/aws_ovs.yaml"

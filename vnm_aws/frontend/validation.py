@@ -10,12 +10,12 @@ from ..addresses import Network as Prefix
 from ..addresses import int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..errors import AwsOvsError
-from ..objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from ..overlay.bridges import RESERVED
-from ..tags import TagFilter
 from ..underlay.eni import VXLAN_OVERHEAD
 from ..vm import MAX_VNI
 from .free_addresses import prefix_of
+from .objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
+from .tags import TagFilter
 from .world import POOL, PRIVATE, PUBLIC
 
 _VNI_STEP = 1 << 20

@@ -10,15 +10,14 @@ import os
 import sys
 import traceback
 
-from .. import objects
 from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, log
 from ..lock import held
-from ..objects import Network
-from ..oned import range_template, template
 from ..underlay.eni import VXLAN_OVERHEAD
-from . import settings, validation
+from . import objects, settings, validation
 from .free_addresses import Chooser
+from .objects import Network
+from .oned import range_template, template
 from .plan import Plan
 from .pools import claimed, foreign, is_pool
 from .reserved import Reserved

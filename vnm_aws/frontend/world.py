@@ -6,11 +6,11 @@ from collections.abc import Collection
 from functools import cached_property
 
 from ..config import Config
-from ..ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
 from ..errors import AwsOvsError
-from ..objects import Host, Network, Vm
-from ..oned import Oned, served_clusters
 from . import settings as settings_file
+from .ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
+from .objects import Host, Network, Vm
+from .oned import Oned, served_clusters
 from .settings import Settings
 
 _PAGE = 500

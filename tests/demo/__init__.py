@@ -1,0 +1,1 @@
+"""The demo: the main job in the lab, measured and drawn."""

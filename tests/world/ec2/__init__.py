@@ -1,0 +1,1 @@
+"""EC2 over HTTP: moto, corrected where it differs from EC2."""

@@ -1,0 +1,1 @@
+"""Guests, and the hypervisor that plugs them in."""

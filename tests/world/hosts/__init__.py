@@ -1,0 +1,1 @@
+"""Metal hosts: namespaces, or emulated machines with a kernel of their own."""

@@ -1,0 +1,1 @@
+"""A stand-in for oned that answers as the recordings do."""

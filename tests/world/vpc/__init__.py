@@ -1,0 +1,1 @@
+"""A VPC that forwards as AWS does, and the Internet behind it."""

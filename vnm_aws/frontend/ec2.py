@@ -1,0 +1,382 @@
+"""EC2 through boto3: the few calls that the front-end half makes, as typed values.
+
+Credentials, Region and endpoint are left to boto3's own chain. A describe may show an old state for a while after a change
+("eventual consistency" in Amazon's EC2 developer guide), so whoever changes something waits with `confirm`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+)
+
+from ..addresses import Network, int_to_ip
+from ..errors import AwsOvsError
+from .tags import TagFilter
+
+_GONE = ("terminated", "shutting-down")
+_RETRIES = 10
+"""botocore backs off by itself, up to 20 s, when EC2 throttles or has a fault; AWS_MAX_ATTEMPTS goes before."""
+
+
+_Filters = list[dict[str, Any]]
+_FILTER_VALUES = 200
+"""The most values that EC2 takes for a filter."""
+
+
+class Ec2Error(AwsOvsError):
+    """EC2 refused a call.
+
+    Attributes:
+        code: EC2's error code, such as PrivateIpAddressLimitExceeded.
+    """
+
+    def __init__(self, sentence: str, code: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class Instance(NamedTuple):
+    """An instance; the ENI is the one with device index 0."""
+
+    instance_id: str
+    state: str
+    instance_type: str
+    zone: str
+    vpc_id: str
+    subnet_id: str
+    eni_id: str
+    private_ip: str
+    private_dns: str
+    tags: dict[str, str]
+
+    @property
+    def gone(self) -> bool:
+        """True when it will never run again."""
+        return self.state in _GONE
+
+
+class Interface(NamedTuple):
+    """An ENI with its private addresses, the primary one first."""
+
+    eni_id: str
+    vpc_id: str
+    subnet_id: str
+    instance_id: str
+    addresses: tuple[str, ...]
+
+    @property
+    def primary(self) -> str:
+        """The address that never moves."""
+        return self.addresses[0] if self.addresses else ""
+
+
+class ElasticIp(NamedTuple):
+    """An Elastic IP and what it is associated with; empty texts: with nothing."""
+
+    allocation_id: str
+    public_ip: str
+    private_ip: str
+    eni_id: str
+    tags: dict[str, str]
+
+
+class Subnet(NamedTuple):
+    """A subnet; `available` addresses are free by EC2's count."""
+
+    subnet_id: str
+    cidr: str
+    available: int
+
+    def candidates(self) -> Iterable[str]:
+        """Addresses that an ENI may have, the last first: EC2 itself hands out the lower ones. The first four and the
+        last of a subnet are AWS' own."""
+        network = Network(self.cidr, f"subnet {self.subnet_id}")
+        return map(int_to_ip, range(network.first + network.size - 2, network.first + 3, -1))
+
+    def has(self, address: str) -> bool:
+        """True for an address of its prefix."""
+        return address in Network(self.cidr, f"subnet {self.subnet_id}")
+
+
+class Ec2:
+    """A connection to a Region.
+
+    Args:
+        region: its name; empty for boto3's own choice.
+        patience: seconds that a change may take to be visible.
+
+    Attributes:
+        changes: how many calls that change something were made.
+
+    Raises:
+        AwsOvsError: no Region is configured; and each call: EC2 is not there or refuses.
+    """
+
+    def __init__(self, region: str, patience: float) -> None:
+        self._patience = patience
+        self.changes = 0
+        self._unreachable = ""
+        try:
+            retries = {"mode": "standard"} | ({} if os.environ.get("AWS_MAX_ATTEMPTS") else {"max_attempts": _RETRIES})
+            config = Config(retries=retries, connect_timeout=10, read_timeout=60)
+            self._client: Any = boto3.client("ec2", region_name=region or None, config=config)
+        except NoRegionError:
+            raise AwsOvsError("no AWS Region is configured; set region in /etc/one/aws_ovs.yaml") from None
+        except (BotoCoreError, ValueError) as bad:
+            raise AwsOvsError(f"boto3 cannot be used ({bad}); look at ~/.aws/config of this user") from None
+
+    @property
+    def region(self) -> str:
+        """The Region in use."""
+        return str(self._client.meta.region_name)
+
+    def _call(self, action: str, do: Callable[[], Any]) -> Any:
+        if self._unreachable:  # after minutes of trying; whatever else is to be done need not wait as long again
+            raise AwsOvsError(self._unreachable)
+        try:
+            return do()
+        except ClientError as bad:
+            raise _refused(action, bad) from None
+        except NoCredentialsError:
+            raise AwsOvsError(
+                "there are no AWS credentials for this user; give the front-end an instance profile with "
+                "share/aws/iam-policy.json"
+            ) from None
+        except (EndpointConnectionError, ConnectTimeoutError) as bad:
+            self._unreachable = f"EC2 cannot be reached ({bad}); check the Region and the network"
+            raise AwsOvsError(self._unreachable) from None
+        except BotoCoreError as bad:
+            raise AwsOvsError(f"EC2 did not answer {action} ({type(bad).__name__}: {bad}); try again") from None
+
+    def _pages(
+        self, action: str, method: str, key: str, filters: _Filters | None = None, **arguments: object
+    ) -> list[Any]:
+        if filters is not None:
+            arguments["Filters"] = filters
+
+        def read() -> list[Any]:
+            pages = self._client.get_paginator(method).paginate(**arguments)
+            return [item for page in pages for item in page[key]]
+
+        found: list[Any] = self._call(action, read)
+        return found
+
+    def instances(self, wanted: TagFilter | Collection[str], vpc_id: str = "") -> list[Instance]:
+        """The instances with certain tags, or with certain ids; ids that EC2 does not know are left out.
+
+        Args:
+            wanted: which.
+            vpc_id: only those of this VPC.
+        """
+        vpc = [{"Name": "vpc-id", "Values": [vpc_id]}] if vpc_id else []
+        if isinstance(wanted, TagFilter):
+            asked = [[{"Name": f"tag:{name}", "Values": [value]} for name, value in wanted.pairs]]
+        else:
+            asked = _by_value("instance-id", wanted)
+        return [
+            _instance(item)
+            for filters in asked
+            for reservation in self._pages("DescribeInstances", "describe_instances", "Reservations", filters + vpc)
+            for item in reservation["Instances"]
+        ]
+
+    def interfaces(self, vpc_ids: Collection[str]) -> dict[str, Interface]:
+        """All ENIs of VPCs, by id; those of others in them are needed to know which addresses are free."""
+        return self._interfaces(_by_value("vpc-id", vpc_ids))
+
+    def interfaces_with(self, eni_ids: Collection[str]) -> dict[str, Interface]:
+        """The ENIs with these ids."""
+        return self._interfaces(_by_value("network-interface-id", eni_ids))
+
+    def interfaces_holding(self, addresses: Collection[str], vpc_id: str) -> dict[str, Interface]:
+        """The ENIs of a VPC that have one of these private addresses."""
+        vpc = {"Name": "vpc-id", "Values": [vpc_id]}
+        return self._interfaces([[*one, vpc] for one in _by_value("addresses.private-ip-address", addresses)])
+
+    def _interfaces(self, asked: list[_Filters]) -> dict[str, Interface]:
+        return {
+            item["NetworkInterfaceId"]: _interface(item)
+            for filters in asked
+            for item in self._pages(
+                "DescribeNetworkInterfaces", "describe_network_interfaces", "NetworkInterfaces", filters
+            )
+        }
+
+    def elastic_ips(self, allocation_ids: Collection[str] | None = None) -> dict[str, ElasticIp]:
+        """The Elastic IPs of the Region by allocation id: all, or those of certain ids as far as there are any."""
+        return self._elastic_ips([[]] if allocation_ids is None else _by_value("allocation-id", allocation_ids))
+
+    def elastic_ips_at(self, private_ip: str) -> dict[str, ElasticIp]:
+        """The Elastic IPs that lead to a private address, by allocation id."""
+        return self._elastic_ips(_by_value("private-ip-address", [private_ip]))
+
+    def _elastic_ips(self, asked: list[_Filters]) -> dict[str, ElasticIp]:
+        found: list[Any] = []
+        for filters in asked:
+            read = partial(self._client.describe_addresses, Filters=filters)
+            found += self._call("DescribeAddresses", read)["Addresses"]
+        return {one.allocation_id: one for one in map(_elastic_ip, found) if one.allocation_id}
+
+    def address_limits(self, instance_types: Collection[str]) -> dict[str, int]:
+        """How many IPv4 addresses an ENI of each instance type can have, the primary one included."""
+        limits = {}
+        types = sorted(instance_types)
+        for start in range(0, len(types), 100):  # EC2 takes 100 a call
+            chunk = types[start : start + 100]
+            found = self._pages(
+                "DescribeInstanceTypes", "describe_instance_types", "InstanceTypes", InstanceTypes=chunk
+            )
+            limits.update(
+                {item["InstanceType"]: int(item["NetworkInfo"]["Ipv4AddressesPerInterface"]) for item in found}
+            )
+        return limits
+
+    def subnets(self, subnet_ids: Collection[str]) -> dict[str, Subnet]:
+        """Subnets by id."""
+        return {
+            item["SubnetId"]: Subnet(item["SubnetId"], item["CidrBlock"], item["AvailableIpAddressCount"])
+            for filters in _by_value("subnet-id", subnet_ids)
+            for item in self._pages("DescribeSubnets", "describe_subnets", "Subnets", filters)
+        }
+
+    def elastic_ip_quota(self) -> int:
+        """How many Elastic IPs the account may have in the Region; 0 when EC2 does not say."""
+        name = "vpc-max-elastic-ips"
+        reply = self._call(
+            "DescribeAccountAttributes", lambda: self._client.describe_account_attributes(AttributeNames=[name])
+        )
+        values = [value["AttributeValue"] for item in reply["AccountAttributes"] for value in item["AttributeValues"]]
+        return int(values[0]) if values else 0
+
+    def assign(self, eni_id: str, addresses: Sequence[str]) -> None:
+        """Put private addresses on an ENI, in one call; from other ENIs they are taken, with their Elastic IPs."""
+        self.changes += 1
+        self._call(
+            "AssignPrivateIpAddresses",
+            lambda: self._client.assign_private_ip_addresses(
+                NetworkInterfaceId=eni_id, PrivateIpAddresses=list(addresses), AllowReassignment=True
+            ),
+        )
+
+    def unassign(self, eni_id: str, address: str) -> None:
+        """Take a secondary private address from an ENI."""
+        self.changes += 1
+        self._call(
+            "UnassignPrivateIpAddresses",
+            lambda: self._client.unassign_private_ip_addresses(NetworkInterfaceId=eni_id, PrivateIpAddresses=[address]),
+        )
+
+    def associate(self, allocation_id: str, eni_id: str, private_ip: str) -> None:
+        """Let an Elastic IP lead to a private address of an ENI, wherever it led before."""
+        self.changes += 1
+        self._call(
+            "AssociateAddress",
+            lambda: self._client.associate_address(
+                AllocationId=allocation_id,
+                NetworkInterfaceId=eni_id,
+                PrivateIpAddress=private_ip,
+                AllowReassociation=True,
+            ),
+        )
+
+    def confirm(self, what: str, visible: Callable[[], bool]) -> None:
+        """Wait until EC2 shows a change.
+
+        Args:
+            what: named in the error.
+            visible: asks EC2.
+
+        Raises:
+            AwsOvsError: it did not within the time.
+        """
+        deadline = time.monotonic() + self._patience
+        pause = 0.1
+        while not visible():
+            if time.monotonic() + pause > deadline:
+                raise AwsOvsError(
+                    f"EC2 took {what} but does not show it after {self._patience:.0f} s; run 'oneaws reconcile' later"
+                )
+            time.sleep(pause)
+            pause = min(pause * 2, 5)
+
+
+def _by_value(name: str, values: Collection[str]) -> list[_Filters]:
+    """Filters for things with one of these values; one for each call that it takes."""
+    ordered = sorted(values)
+    starts = range(0, len(ordered), _FILTER_VALUES)
+    return [[{"Name": name, "Values": ordered[start : start + _FILTER_VALUES]}] for start in starts]
+
+
+_REMEDIES = {
+    "UnauthorizedOperation": "allow it with share/aws/iam-policy.json",
+    "AuthFailure": "check the AWS credentials of this user",
+    "PrivateIpAddressLimitExceeded": "move a VM with an Elastic IP to another host",
+    "InsufficientFreeAddressesInSubnet": "free addresses in the subnet, or use a larger one",
+    "RequestLimitExceeded": "EC2 throttles this account; it will be tried again by the next 'oneaws reconcile'",
+}
+
+
+def _refused(action: str, bad: ClientError) -> Ec2Error:
+    error = bad.response.get("Error", {})
+    code = str(error.get("Code", "unknown"))
+    # The encoded part of an authorization failure is for machines, and long.
+    message = " ".join(str(error.get("Message", "")).split("Encoded authorization")[0].split())[:200].rstrip(". ")
+    remedy = _REMEDIES.get(code, "look the code up in Amazon's EC2 API reference")
+    return Ec2Error(f"EC2 refused {action}, {code}: {message}; {remedy}", code)
+
+
+def _tags(item: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}
+
+
+def _instance(item: dict[str, Any]) -> Instance:
+    primary: dict[str, Any] = next(
+        (one for one in item.get("NetworkInterfaces", []) if one.get("Attachment", {}).get("DeviceIndex") == 0), {}
+    )
+    return Instance(
+        item["InstanceId"],
+        item["State"]["Name"],
+        item["InstanceType"],
+        item.get("Placement", {}).get("AvailabilityZone", ""),
+        item.get("VpcId", ""),
+        primary.get("SubnetId", ""),
+        primary.get("NetworkInterfaceId", ""),
+        primary.get("PrivateIpAddress", ""),
+        item.get("PrivateDnsName", ""),
+        _tags(item),
+    )
+
+
+def _interface(item: dict[str, Any]) -> Interface:
+    listed = sorted(item.get("PrivateIpAddresses", []), key=lambda one: not one.get("Primary"))
+    return Interface(
+        item["NetworkInterfaceId"],
+        item.get("VpcId", ""),
+        item.get("SubnetId", ""),
+        item.get("Attachment", {}).get("InstanceId", ""),
+        tuple(one["PrivateIpAddress"] for one in listed),
+    )
+
+
+def _elastic_ip(item: dict[str, Any]) -> ElasticIp:
+    return ElasticIp(
+        item.get("AllocationId", ""),
+        item["PublicIp"],
+        item.get("PrivateIpAddress") or "",
+        item.get("NetworkInterfaceId") or "",
+        _tags(item),
+    )

@@ -1,0 +1,243 @@
+"""Hosts, networks and VMs as oned describes them, read from its XML into typed values.
+
+The same elements come from the pools, from `info` calls and from what a hook gets. A pool's address ranges have no
+leases; `one.vn.info` has them. Only lxml is needed, so that a hook can see quickly whether it is concerned.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import NamedTuple
+
+from lxml import etree
+
+from ..addresses import ip_to_int
+from ..errors import AwsOvsError
+from ..vm import DRIVER
+
+STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 3, 4, 8
+"""Of a host; the other ones say that monitoring is under way."""
+
+NETWORK_READY, NETWORK_LOCK_CREATE, NETWORK_LOCK_DELETE, NETWORK_ERROR = 1, 2, 3, 5
+
+_ACTIVE = "3"
+_ON_HOST = {"3", "16", "17", "24", "25", "26"}
+"""LCM states in which a VM stays on its host: running, unknown, and attachments and snapshots of a running one. In MIGRATE
+the last history record already names the destination, where the VM is not yet."""
+
+_SIZE_LIMIT = 16 * 1024 * 1024
+
+
+class Host(NamedTuple):
+    """A host. `template` holds its plain attributes, monitored ones included."""
+
+    host_id: int
+    name: str
+    state: int
+    cluster_id: int
+    cluster: str
+    vms: tuple[int, ...]
+    template: dict[str, str]
+
+
+class AddressRange(NamedTuple):
+    """An address range; `leases` are the VMs that hold an address of it (-1: held by hand), from `one.vn.info` only."""
+
+    ar_id: int
+    ip: str
+    size: int
+    used: int
+    leases: tuple[int, ...]
+    attributes: dict[str, str]
+
+
+class Network(NamedTuple):
+    """A virtual network. `asked` are the ranges of a network that is being created, which oned makes afterwards."""
+
+    network_id: int
+    name: str
+    state: int
+    driver: str
+    bridge: str
+    vlan_id: str
+    parent: str
+    clusters: tuple[int, ...]
+    template: dict[str, str]
+    ranges: tuple[AddressRange, ...]
+    asked: tuple[dict[str, str], ...]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last address of each range, as numbers; ranges without IPv4 addresses have none."""
+        sizes = [(one.ip, one.size) for one in self.ranges]
+        sizes += [(one.get("IP", ""), int(one["SIZE"]) if one.get("SIZE", "").isdecimal() else 1) for one in self.asked]
+        return [(ip_to_int(ip), ip_to_int(ip) + size - 1) for ip, size in sizes if ip]
+
+    def values_of_ranges(self, attribute: str) -> list[str]:
+        """The values that an attribute has in the ranges."""
+        every = [*(one.attributes for one in self.ranges), *self.asked]
+        return [one[attribute] for one in every if one.get(attribute)]
+
+    @property
+    def ours(self) -> bool:
+        """True when this driver serves it."""
+        return self.driver == DRIVER
+
+
+class Address(NamedTuple):
+    """An address of a NIC or alias that AWS knows. `shared`: by ports, with other VMs."""
+
+    network_id: int
+    private_ip: str
+    external_ip: str
+    allocation_id: str
+    shared: bool
+
+
+class Vm(NamedTuple):
+    """A VM and its addresses in AWS. `on_host`: it is on the host now, and stays."""
+
+    vm_id: int
+    name: str
+    on_host: bool
+    host_id: int
+    host: str
+    addresses: tuple[Address, ...]
+    user_template: dict[str, str]
+
+
+class Hook(NamedTuple):
+    """A registered hook."""
+
+    hook_id: int
+    name: str
+    kind: str
+    template: dict[str, str]
+
+
+def _plain(element: etree._Element | None) -> dict[str, str]:
+    """The plain attributes of a template; those that have elements of their own are left out."""
+    return {str(item.tag): item.text or "" for item in element if not len(item)} if element is not None else {}
+
+
+def _text(element: etree._Element, path: str) -> str:
+    return element.findtext(path) or ""
+
+
+def _number(element: etree._Element, path: str, default: int = -1) -> int:
+    try:
+        return int(_text(element, path))
+    except ValueError:
+        return default
+
+
+def _ids(element: etree._Element, path: str) -> tuple[int, ...]:
+    return tuple(int(item.text or "-1") for item in element.iterfind(path))
+
+
+def host(element: etree._Element) -> Host:
+    """A HOST element."""
+    return Host(
+        _number(element, "ID"),
+        _text(element, "NAME"),
+        _number(element, "STATE"),
+        _number(element, "CLUSTER_ID"),
+        _text(element, "CLUSTER"),
+        _ids(element, "VMS/ID"),
+        _plain(element.find("TEMPLATE")),
+    )
+
+
+_RANGE_OWN = {
+    "AR_ID",
+    "IP",
+    "SIZE",
+    "MAC",
+    "TYPE",
+    "SHARED",
+    "MAC_END",
+    "IP_END",
+    "NEXT_INDEX",
+    "USED_LEASES",
+    "LEASES",
+    "ALLOCATED",
+}
+"""What oned itself keeps of a range; the rest are custom attributes, all of which `update_ar` replaces."""
+
+
+def _range(element: etree._Element) -> AddressRange:
+    custom = {key: value for key, value in _plain(element).items() if key not in _RANGE_OWN}
+    leases = tuple(int(item.text or "-1") for item in element.iterfind("LEASES/LEASE/VM"))
+    used = _number(element, "USED_LEASES", len(leases))
+    return AddressRange(
+        _number(element, "AR_ID"), _text(element, "IP"), _number(element, "SIZE", 0), used, leases, custom
+    )
+
+
+def network(element: etree._Element) -> Network:
+    """A VNET element."""
+    template = element.find("TEMPLATE")
+    asked = template.findall("AR") if template is not None else []
+    return Network(
+        _number(element, "ID"),
+        _text(element, "NAME"),
+        _number(element, "STATE"),
+        _text(element, "VN_MAD"),
+        _text(element, "BRIDGE"),
+        _text(element, "VLAN_ID"),
+        _text(element, "PARENT_NETWORK_ID"),
+        _ids(element, "CLUSTERS/ID"),
+        _plain(template),
+        tuple(_range(item) for item in element.iterfind("AR_POOL/AR")),
+        tuple(_plain(item) for item in asked),
+    )
+
+
+def vm(element: etree._Element) -> Vm:
+    """A VM element."""
+    last = element.find("HISTORY_RECORDS/HISTORY[last()]")
+    addresses = [
+        Address(
+            _number(nic, "NETWORK_ID"),
+            _text(nic, "AWS_PRIVATE_IP"),
+            _text(nic, "EXTERNAL_IP"),
+            _text(nic, "AWS_ALLOCATION_ID"),
+            bool(_text(nic, "EXTERNAL_PORT_RANGE")),
+        )
+        for kind in ("NIC", "NIC_ALIAS")
+        for nic in element.iterfind(f"TEMPLATE/{kind}")
+        if _text(nic, "VN_MAD") == DRIVER and _text(nic, "AWS_PRIVATE_IP")
+    ]
+    return Vm(
+        _number(element, "ID"),
+        _text(element, "NAME"),
+        _text(element, "STATE") == _ACTIVE and _text(element, "LCM_STATE") in _ON_HOST,
+        -1 if last is None else _number(last, "HID"),
+        "" if last is None else _text(last, "HOSTNAME"),
+        tuple(addresses),
+        _plain(element.find("USER_TEMPLATE")),
+    )
+
+
+def hook(element: etree._Element) -> Hook:
+    """A HOOK element."""
+    return Hook(
+        _number(element, "ID"), _text(element, "NAME"), _text(element, "TYPE"), _plain(element.find("TEMPLATE"))
+    )
+
+
+def decode(stdin: bytes) -> etree._Element:
+    """The document that a hook or `vnet_create` gets on stdin, base64-encoded.
+
+    Raises:
+        AwsOvsError: it is not one.
+    """
+    advice = "look at the hook's ARGUMENTS with 'onehook show'"
+    if len(stdin) > _SIZE_LIMIT:
+        raise AwsOvsError(f"the document on stdin is larger than {_SIZE_LIMIT} bytes; {advice}")
+    try:
+        text = binascii.a2b_base64(b"".join(stdin.split()), strict_mode=True)
+        parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+        root = etree.fromstring(text, parser)
+    except (binascii.Error, etree.XMLSyntaxError, ValueError):
+        raise AwsOvsError(f"stdin does not hold a document of OpenNebula, base64-encoded; {advice}") from None
+    return root

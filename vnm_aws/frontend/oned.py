@@ -1,0 +1,217 @@
+"""OpenNebula's daemon, through pyone: the few calls that the front-end half makes, in its own words.
+
+Values are read from oned's XML: pyone's objects leave out custom attributes of address ranges, and making those of thousands of
+VMs takes longer than all else. Where oned is and who we are is OpenNebula's own business: ONE_XMLRPC, ONE_AUTH.
+"""
+
+from __future__ import annotations
+
+import os
+import xmlrpc.client
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+import pyone
+import requests
+from lxml import etree
+from pyone.server_xrpc import OneServerXRPC
+
+from ..addresses import shown
+from ..errors import AwsOvsError
+from . import objects
+from .objects import Hook, Host, Network, Vm
+
+_ENDPOINT = "http://localhost:2633/RPC2"
+_EVERYBODYS, _ALL = -2, -1
+_ACTIVE = 3
+_APPEND = 1
+_ENABLED, _DISABLED = 0, 1
+_SOLO, _LEADER = "0", "3"
+
+
+class NotFoundError(AwsOvsError):
+    """oned does not have the object (any more)."""
+
+
+def template(values: Mapping[str, str]) -> str:
+    """Attributes in OpenNebula's template syntax."""
+    return "\n".join(f'{key}="{_escaped(value)}"' for key, value in values.items())
+
+
+def range_template(values: Mapping[str, str]) -> str:
+    """An address range in OpenNebula's template syntax."""
+    inner = ", ".join(f'{key}="{_escaped(value)}"' for key, value in values.items())
+    return f"AR=[ {inner} ]"
+
+
+def _escaped(value: str) -> str:
+    """In a value only quotes are escaped; a backslash at its end would escape the quote that ends it."""
+    return value.replace('"', '\\"').rstrip("\\")
+
+
+def _session() -> str:
+    path = os.environ.get("ONE_AUTH") or os.path.expanduser("~/.one/one_auth")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError as bad:
+        raise AwsOvsError(
+            f"OpenNebula's credentials {path} cannot be read ({bad.strerror}); run this as oneadmin, or set ONE_AUTH"
+        ) from None
+
+
+class _Server(OneServerXRPC):  # type: ignore[misc]
+    """pyone's, but a document that oned sends becomes an element tree instead of pyone's objects."""
+
+    def _do_request(self, method: str, params: tuple[object, ...]) -> list[object]:
+        succeeded, value, *rest = super()._do_request(method, params)
+        if succeeded and isinstance(value, str) and value.startswith("<"):
+            parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+            value = etree.fromstring(value.encode(), parser)
+        return [succeeded, value, *rest]
+
+
+class Oned:
+    """A connection.
+
+    Attributes:
+        changes: how many calls that change something were made.
+
+    Raises:
+        AwsOvsError: no credentials; and each call: oned is not there or refuses.
+    """
+
+    def __init__(self) -> None:
+        self.endpoint = os.environ.get("ONE_XMLRPC") or _ENDPOINT
+        session = _session()
+        try:
+            self._one = _Server(self.endpoint, session=session)
+        except OSError:
+            raise AwsOvsError(
+                f"ONE_XMLRPC {shown(self.endpoint)} is not an address like {_ENDPOINT}; correct it"
+            ) from None
+        self.changes = 0
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        call: Callable[..., Any] = self._one
+        for part in method.split("."):
+            call = getattr(call, part)
+        try:
+            return call(*arguments)
+        except pyone.OneNoExistsException as bad:
+            raise NotFoundError(f"{_sentence(bad)}; it is gone") from None
+        except pyone.OneAuthenticationException:
+            raise AwsOvsError(
+                f"oned at {self.endpoint} does not accept the credentials in ONE_AUTH; run this as oneadmin"
+            ) from None
+        except pyone.OneException as bad:
+            raise AwsOvsError(f"oned refused: {_sentence(bad)}") from None
+        except (requests.RequestException, OSError, xmlrpc.client.Error, ExpatError, etree.XMLSyntaxError) as bad:
+            raise AwsOvsError(
+                f"oned at {self.endpoint} does not answer ({type(bad).__name__}); is opennebula.service running?"
+            ) from None
+
+    def _read(self, method: str, *arguments: object) -> etree._Element:
+        element: etree._Element = self._call(method, *arguments)
+        return element
+
+    def _change(self, method: str, *arguments: object) -> Any:
+        self.changes += 1
+        return self._call(method, *arguments)
+
+    def version(self) -> str:
+        """OpenNebula's version, such as 7.2.0."""
+        return str(self._call("system.version"))
+
+    def leads(self) -> bool:
+        """True when this front-end acts: it is alone, or the leader among several."""
+        return self._read("zone.raftstatus").findtext("STATE") in (_SOLO, _LEADER)
+
+    def clusters(self) -> dict[int, str]:
+        """Names of all clusters by ID."""
+        pool = self._read("clusterpool.info")
+        return {int(item.findtext("ID") or "-1"): item.findtext("NAME") or "" for item in pool.iterfind("CLUSTER")}
+
+    def hosts(self) -> list[Host]:
+        """All hosts."""
+        return [objects.host(item) for item in self._read("hostpool.info").iterfind("HOST")]
+
+    def host(self, host_id: int) -> Host:
+        """One host."""
+        return objects.host(self._read("host.info", host_id))
+
+    def add_host(self, name: str, im_mad: str, vm_mad: str, cluster_id: int) -> int:
+        """A new host; its ID."""
+        return int(self._change("host.allocate", name, im_mad, vm_mad, cluster_id))
+
+    def update_host(self, host_id: int, values: Mapping[str, str]) -> None:
+        """Add or replace attributes of a host; the others stay."""
+        self._change("host.update", host_id, template(values), _APPEND)
+
+    def rename_host(self, host_id: int, name: str) -> None:
+        """Give a host another name."""
+        self._change("host.rename", host_id, name)
+
+    def disable_host(self, host_id: int) -> None:
+        """Let the scheduler start no more VMs on a host."""
+        self._change("host.status", host_id, _DISABLED)
+
+    def enable_host(self, host_id: int) -> None:
+        """Let the scheduler start VMs on a host."""
+        self._change("host.status", host_id, _ENABLED)
+
+    def networks(self) -> list[Network]:
+        """All networks; their address ranges have no leases here."""
+        pool = self._read("vnpool.info", _EVERYBODYS, _ALL, _ALL)
+        return [objects.network(item) for item in pool.iterfind("VNET")]
+
+    def network(self, network_id: int) -> Network:
+        """One network, leases included."""
+        return objects.network(self._read("vn.info", network_id))
+
+    def add_range(self, network_id: int, values: Mapping[str, str]) -> None:
+        """A new address range."""
+        self._change("vn.add_ar", network_id, range_template(values))
+
+    def update_range(self, network_id: int, ar_id: int, values: Mapping[str, str]) -> None:
+        """Replace all custom attributes of an address range."""
+        self._change("vn.update_ar", network_id, range_template({"AR_ID": str(ar_id), **values}))
+
+    def remove_range(self, network_id: int, ar_id: int) -> None:
+        """Remove an address range; oned refuses while an address of it is in use."""
+        self._change("vn.rm_ar", network_id, ar_id)
+
+    def vms(self, first: int, last: int) -> Iterator[Vm]:
+        """The active VMs with IDs from `first` to `last`."""
+        pool = self._read("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
+        return map(objects.vm, pool.iterfind("VM"))
+
+    def vm(self, vm_id: int) -> Vm:
+        """One VM."""
+        return objects.vm(self._read("vm.info", vm_id))
+
+    def update_vm(self, vm_id: int, values: Mapping[str, str]) -> None:
+        """Add or replace attributes of a VM's user template; the others stay."""
+        self._change("vm.update", vm_id, template(values), _APPEND)
+
+    def hooks(self) -> list[Hook]:
+        """All hooks."""
+        return [objects.hook(item) for item in self._read("hookpool.info").iterfind("HOOK")]
+
+    def add_hook(self, text: str) -> int:
+        """Register a hook by its template; its ID."""
+        return int(self._change("hook.allocate", text))
+
+    def remove_hook(self, hook_id: int) -> None:
+        """Remove a hook."""
+        self._change("hook.delete", hook_id)
+
+
+def _sentence(bad: Exception) -> str:
+    return " ".join(str(bad).split())[:300].rstrip(".")
+
+
+def served_clusters(networks: Iterable[Network]) -> set[int]:
+    """The clusters that have a network of this driver."""
+    return {cluster for network in networks if network.ours for cluster in network.clusters}

@@ -1,0 +1,36 @@
+"""Tags that things in AWS must have, as settings and networks name them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..addresses import shown
+from ..errors import AwsOvsError
+
+
+class TagFilter(NamedTuple):
+    """Tags that a thing must have, all of them: `tag:Pool=web,tag:Stage=live`."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, text: str, what: str) -> TagFilter:
+        """Read one.
+
+        Raises:
+            AwsOvsError: it is not one; `what` names it.
+        """
+        pairs = []
+        for part in text.split(","):
+            name, _, value = part.strip().partition("=")
+            if not name.startswith("tag:") or not name[4:] or not value:
+                raise AwsOvsError(f"{what} {shown(text)} is not a tag filter like tag:Pool=web; correct it")
+            pairs.append((name[4:], value))
+        return cls(tuple(pairs))
+
+    def matches(self, tags: dict[str, str]) -> bool:
+        """True when `tags` has all of them."""
+        return all(tags.get(name) == value for name, value in self.pairs)
+
+    def __str__(self) -> str:
+        return ",".join(f"tag:{name}={value}" for name, value in self.pairs)
