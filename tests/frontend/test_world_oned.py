@@ -216,7 +216,7 @@ def test_a_document_is_what_the_call_answers(oned: Oned, kind: str) -> None:
 
 TWO_CHANGES = """
 import sys
-from vnm_aws.oned import Oned
+from vnm_aws.frontend.oned import Oned
 client = Oned()
 print("ready", flush=True)
 sys.stdin.readline()
