@@ -26,8 +26,8 @@ def device_name(value: str, what: str) -> str:
     """A bridge or port name: what Linux and Open vSwitch both accept, 15 characters at most."""
     if not _NAME.match(value):
         raise AwsOvsError(
-            f"{what} {shown(value)} is not a device name; use 1 to 15 letters, digits, '.', '_' or '-', "
-            "a letter or digit first"
+            f"{what} {shown(value)} is not a device name",
+            "use 1 to 15 letters, digits, '.', '_' or '-', a letter or digit first",
         )
     return value
 
@@ -35,17 +35,17 @@ def device_name(value: str, what: str) -> str:
 def number(value: str, what: str, low: int, high: int) -> int:
     """A decimal number within `low`..`high`."""
     if not _DIGITS.match(value) or not low <= int(value) <= high:
-        raise AwsOvsError(f"{what} {shown(value)} is not a number from {low} to {high}; correct it in the template")
+        raise AwsOvsError(f"{what} {shown(value)} is not a number from {low} to {high}", "correct it in the template")
     return int(value)
 
 
 def mac(value: str, what: str) -> str:
     """A unicast MAC address, in lower case."""
     if not _MAC.match(value):
-        raise AwsOvsError(f"{what} {shown(value)} is not a MAC address like 02:00:c0:a8:00:0a; correct it")
+        raise AwsOvsError(f"{what} {shown(value)} is not a MAC address like 02:00:c0:a8:00:0a", "correct it")
     value = value.lower()
     if int(value[:2], 16) & 1 or value == "00:00:00:00:00:00":
-        raise AwsOvsError(f"{what} {value} is not a unicast MAC address; give the NIC one")
+        raise AwsOvsError(f"{what} {value} is not a unicast MAC address", "give the NIC one")
     return value
 
 
@@ -71,10 +71,10 @@ def ipv4(value: str, what: str) -> str:
     try:
         bits = ip_to_int(value)
     except ValueError:
-        raise AwsOvsError(f"{what} {shown(value)} is not an IPv4 address like 192.168.0.10; correct it") from None
+        raise AwsOvsError(f"{what} {shown(value)} is not an IPv4 address like 192.168.0.10", "correct it") from None
     first = bits >> 24
     if first in (0, 127) or first >= 224 or bits >> 16 == 0xA9FE:
-        raise AwsOvsError(f"{what} {value} is not an address that a VM can use; choose a unicast one")
+        raise AwsOvsError(f"{what} {value} is not an address that a VM can use", "choose a unicast one")
     return value
 
 
@@ -83,7 +83,7 @@ def ipv6(value: str, what: str) -> str:
     try:
         return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, value))
     except (OSError, ValueError):
-        raise AwsOvsError(f"{what} {shown(value)} is not an IPv6 address; correct it") from None
+        raise AwsOvsError(f"{what} {shown(value)} is not an IPv6 address", "correct it") from None
 
 
 class Network:
@@ -100,7 +100,7 @@ class Network:
             if self.first % self.size:
                 raise ValueError(text)
         except ValueError:
-            raise AwsOvsError(f"{what} {shown(text)} is not an IPv4 prefix like 198.18.0.0/15; correct it") from None
+            raise AwsOvsError(f"{what} {shown(text)} is not an IPv4 prefix like 198.18.0.0/15", "correct it") from None
 
     def __contains__(self, address: str) -> bool:
         return self.first <= ip_to_int(address) < self.first + self.size

@@ -50,16 +50,16 @@ def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int,
     if values is None:
         return defaults
     if not isinstance(values, dict):
-        raise AwsOvsError(f"{path} must hold 'key: value' lines, not {type(values).__name__}; correct it")
+        raise AwsOvsError(f"{path} must hold 'key: value' lines, not {type(values).__name__}", "correct it")
     for key, value in values.items():
         if key not in defaults:
-            raise AwsOvsError(f"{path}: unknown key {str(key)[:40]!r}; the keys are {', '.join(defaults)}")
+            raise AwsOvsError(f"{path}: unknown key {str(key)[:40]!r}", f"the keys are {', '.join(defaults)}")
         if type(value) is not type(defaults[key]):
             kind = "a number" if isinstance(defaults[key], int) else "text"
-            raise AwsOvsError(f"{path}: {key} must be {kind}, not {str(value)[:40]!r}; correct it")
+            raise AwsOvsError(f"{path}: {key} must be {kind}, not {str(value)[:40]!r}", "correct it")
         if key in ranges and not ranges[key][0] <= value <= ranges[key][1]:
             low, high = ranges[key]
-            raise AwsOvsError(f"{path}: {key} must be from {low} to {high}, not {value}; correct it")
+            raise AwsOvsError(f"{path}: {key} must be from {low} to {high}, not {value}", "correct it")
     return {**defaults, **values}
 
 
@@ -72,12 +72,12 @@ def check(values: object, path: str = PATH) -> Config:
     config = Config(**typed(values, Config()._asdict(), _RANGES, path))
     if config.datapath_type not in ("system", "netdev"):
         raise AwsOvsError(
-            f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}; correct it"
+            f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}", "correct it"
         )
     device_name(config.underlay_interface, f"{path}: underlay_interface")
     network = Network(config.transit_range, f"{path}: transit_range")
     if network.prefix_length > 24:
-        raise AwsOvsError(f"{path}: transit_range {network} is too small; use a /24 or larger")
+        raise AwsOvsError(f"{path}: transit_range {network} is too small", "use a /24 or larger")
     return config._replace(gateway_mac=mac(config.gateway_mac, f"{path}: gateway_mac"))
 
 
@@ -97,17 +97,17 @@ def read(path: str, then: str = "") -> object:
         with open(path, "rb") as file:
             text = file.read(_SIZE_LIMIT + 1)
         if len(text) > _SIZE_LIMIT:
-            raise AwsOvsError(f"{path} is larger than {_SIZE_LIMIT} bytes; restore the one that was installed")
+            raise AwsOvsError(f"{path} is larger than {_SIZE_LIMIT} bytes", "restore the one that was installed")
         values: object = yaml.safe_load(text)
         return values
     except FileNotFoundError:
         return None
     except OSError as bad:
-        raise AwsOvsError(f"{path} cannot be read ({bad.strerror}); check its owner and mode") from None
+        raise AwsOvsError(f"{path} cannot be read ({bad.strerror})", "check its owner and mode") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as bad:
         where = getattr(bad, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
-        raise AwsOvsError(f"{path}{line} is not valid YAML; correct it{then}") from None
+        raise AwsOvsError(f"{path}{line} is not valid YAML", f"correct it{then}") from None
 
 
 def parse(path: str) -> Config:

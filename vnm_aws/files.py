@@ -22,7 +22,7 @@ def replace(path: str, text: str) -> None:
             file.write(text)
         os.replace(temporary, path)
     except OSError as bad:
-        raise AwsOvsError(f"{path} cannot be written ({bad.strerror}); see 'df {os.path.dirname(path)}'") from None
+        raise AwsOvsError(f"{path} cannot be written ({bad.strerror})", f"see 'df {os.path.dirname(path)}'") from None
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -40,7 +40,7 @@ def remove(path: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as bad:
-        raise AwsOvsError(f"{path} cannot be removed ({bad.strerror}); see 'mount' and 'dmesg'") from None
+        raise AwsOvsError(f"{path} cannot be removed ({bad.strerror})", "see 'mount' and 'dmesg'") from None
 
 
 def _sweep(path: str) -> None:

@@ -36,8 +36,8 @@ def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
             since = time.time() - os.fstat(descriptor).st_mtime
             raise AwsOvsError(
-                f"busy: {holder} has held {path} for {since:.0f} s, and this has waited for {timeout:.0f} s; "
-                "look at that process"
+                f"busy: {holder} has held {path} for {since:.0f} s, and this has waited for {timeout:.0f} s",
+                "look at that process",
             )
         _sign(descriptor, what)
         yield
@@ -62,7 +62,8 @@ def _opened(path: str) -> Iterator[int]:
         os.set_inheritable(descriptor, True)
     except OSError as bad:
         raise AwsOvsError(
-            f"{path} cannot be opened ({bad.strerror}); run this as its owner: oneadmin on a front-end, root on a node"
+            f"{path} cannot be opened ({bad.strerror})",
+            "run this as its owner: oneadmin on a front-end, root on a node",
         ) from None
     try:
         yield descriptor

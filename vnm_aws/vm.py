@@ -102,12 +102,12 @@ def decode(stdin: bytes) -> bytes:
         AwsOvsError: it is too large or not base64.
     """
     if len(stdin) > SIZE_LIMIT * 4 // 3 + 4:
-        raise AwsOvsError(f"the VM document on stdin is larger than {SIZE_LIMIT} bytes; reduce the VM's template")
+        raise AwsOvsError(f"the VM document on stdin is larger than {SIZE_LIMIT} bytes", "reduce the VM's template")
     try:
         return binascii.a2b_base64(b"".join(stdin.split()), strict_mode=True)
     except binascii.Error as bad:
         raise AwsOvsError(
-            f"the VM document on stdin is not base64 ({str(bad).lower()}); send what OpenNebula sends"
+            f"the VM document on stdin is not base64 ({str(bad).lower()})", "send what OpenNebula sends"
         ) from None
 
 
@@ -126,12 +126,12 @@ def parse(document: bytes) -> Vm:
     try:
         root = etree.fromstring(document, parser)
     except (etree.XMLSyntaxError, ValueError) as bad:
-        raise AwsOvsError(f"the VM document is not well-formed XML ({str(bad)[:100]}); send it whole") from None
+        raise AwsOvsError(f"the VM document is not well-formed XML ({str(bad)[:100]})", "send it whole") from None
     info: Any = root.getroottree().docinfo
     if info.doctype:
-        raise AwsOvsError("the VM document declares a document type, which OpenNebula never does; send plain XML")
+        raise AwsOvsError("the VM document declares a document type, which OpenNebula never does", "send plain XML")
     if root.tag != "VM":
-        raise AwsOvsError(f"the document is a {addresses.shown(str(root.tag))}, not a VM; send what OpenNebula sends")
+        raise AwsOvsError(f"the document is a {addresses.shown(str(root.tag))}, not a VM", "send what OpenNebula sends")
     vm_id = addresses.number(root.findtext("ID") or "", "the VM's ID", 0, 2**31 - 1)
     hostnames = [element.text or "" for element in root.iterfind("HISTORY_RECORDS/HISTORY/HOSTNAME")]
     marks = (*root.iterfind("TEMPLATE/NIC/ATTACH"), *root.iterfind("TEMPLATE/NIC_ALIAS/ATTACH"))
@@ -146,7 +146,7 @@ class _Fields:
         self._texts: dict[str, str] = {}
         for child in element:
             if isinstance(child.tag, str) and child.tag in self._texts:
-                raise AwsOvsError(f"a {element.tag} has {child.tag} twice; give it once")
+                raise AwsOvsError(f"a {element.tag} has {child.tag} twice", "give it once")
             self._texts[str(child.tag)] = (child.text or "").strip()
         self.name = f"{element.tag} {addresses.shown(self.text('NIC_ID'))[1:-1]}"
 
@@ -168,7 +168,7 @@ class _Fields:
     def enabled(self, key: str, default: bool) -> bool:
         text = self.text(key).upper()
         if text not in ("", "YES", "NO"):
-            raise AwsOvsError(f"{self.what(key)} {addresses.shown(text)} is neither YES nor NO; set one of them")
+            raise AwsOvsError(f"{self.what(key)} {addresses.shown(text)} is neither YES nor NO", "set one of them")
         return text == "YES" if text else default
 
     def ports(self) -> PortRange | None:
@@ -182,18 +182,20 @@ class _Fields:
             bad = "EXTERNAL_PORT_RANGE" if not outer else "INTERNAL_PORT_RANGE"
             raise AwsOvsError(
                 f"{self.what(bad)} {addresses.shown(self.text(bad))} is not a range as oned writes it "
-                "(9001:9010 and 1-10/9001); set PORT_START and PORT_SIZE of the address range again"
+                "(9001:9010 and 1-10/9001)",
+                "set PORT_START and PORT_SIZE of the address range again",
             )
         low, high, first, last = int(outer[1]), int(outer[2]), int(inner[1]), int(inner[2])
         if not (1 <= low <= high <= 65535 and 1 <= first <= last <= 65535) or high - low != last - first:
             raise AwsOvsError(
-                f"{self.name}: the port ranges {external} and {internal} do not fit each other or leave 1-65535; "
-                "correct PORT_START and PORT_SIZE of the address range"
+                f"{self.name}: the port ranges {external} and {internal} do not fit each other or leave 1-65535",
+                "correct PORT_START and PORT_SIZE of the address range",
             )
         if inner[3] and int(inner[3]) != low:
             raise AwsOvsError(
                 f"{self.what('INTERNAL_PORT_RANGE')} {internal} is based on port {inner[3]}, but EXTERNAL_PORT_RANGE "
-                f"starts at {low}; correct the address range"
+                f"starts at {low}",
+                "correct the address range",
             )
         return PortRange(low, first, high - low + 1)
 
@@ -204,19 +206,20 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
     ours = [nic for nic in fields if nic.text("VN_MAD") == DRIVER]
     our_aliases = [alias for alias in aliases if alias.text("VN_MAD") == DRIVER]
     if not ours and not our_aliases:
-        raise AwsOvsError(f"the VM document has no NIC with VN_MAD {DRIVER}; check the VN_MAD of its networks")
+        raise AwsOvsError(f"the VM document has no NIC with VN_MAD {DRIVER}", "check the VN_MAD of its networks")
     served = {nic.text("NIC_ID") for nic in ours}
     drivers = {nic.text("NIC_ID"): nic.text("VN_MAD") for nic in fields}
     for alias in our_aliases:
         parent = alias.text("PARENT_ID")
         if parent not in drivers:
             raise AwsOvsError(
-                f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM; detach the alias"
+                f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM", "detach the alias"
             )
         if parent not in served and alias.text("AWS_PRIVATE_IP"):
             raise AwsOvsError(
                 f"{alias.name} needs the Elastic IP mapping of {DRIVER}, but its parent NIC {parent} belongs to driver "
-                f"{addresses.shown(drivers[parent])}; attach it to a NIC of {DRIVER}"
+                f"{addresses.shown(drivers[parent])}",
+                f"attach it to a NIC of {DRIVER}",
             )
     mtus = _context_mtus(root)
     nics = tuple(
@@ -232,7 +235,7 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
 def _refuse_twice(key: str, values: list[str]) -> None:
     for value in values:
         if values.count(value) > 1:
-            raise AwsOvsError(f"two NICs of the VM have {key} {value}; detach one of them")
+            raise AwsOvsError(f"two NICs of the VM have {key} {value}", "detach one of them")
 
 
 def _context_mtus(root: etree._Element) -> dict[str, str]:
@@ -249,11 +252,11 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
     ip = fields.address("IP")
     gateway = fields.address("GATEWAY")
     if gateway and gateway == ip:
-        raise AwsOvsError(f"{fields.what('GATEWAY')} {gateway} is the VM's own IP; correct the network's GATEWAY")
+        raise AwsOvsError(f"{fields.what('GATEWAY')} {gateway} is the VM's own IP", "correct the network's GATEWAY")
     private_ip = fields.address("AWS_PRIVATE_IP")
     if private_ip and not ip:
         raise AwsOvsError(
-            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM; use an IP4 address range"
+            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM", "use an IP4 address range"
         )
     mtus = [number for number in (_mtu(fields.text("MTU"), fields.what("MTU")),) if number]
     guest_mtu = _mtu(guest_mtus.get(fields.text("NIC_ID"), ""), f"{fields.name}: GUEST_MTU")
@@ -294,7 +297,7 @@ def _alias(fields: _Fields, parent_ip: str | None) -> Alias:
     ip = fields.address("IP")
     if private_ip and not (parent_ip if external else ip):
         raise AwsOvsError(
-            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM; use an IP4 address range"
+            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM", "use an IP4 address range"
         )
     return Alias(
         nic_id=fields.number("NIC_ID", 0, 65535),

@@ -57,7 +57,7 @@ class Faults:
         self._dead = self._kills
         if self._dead:
             raise Interrupted
-        raise AwsOvsError("a change failed; try again")
+        raise AwsOvsError("a change failed", "try again")
 
 
 class Database:
@@ -185,7 +185,7 @@ class FlowTables:
         """Carry out bundles, each as a whole."""
         for bridge, lines in bundles.items():
             if bridge not in known:
-                raise AwsOvsError(f"{bridge} is not a bridge; create it")
+                raise AwsOvsError(f"{bridge} is not a bridge", "create it")
             flows = dict(self.bridges.get(bridge, {}))
             for line in lines:
                 self._line(flows, line)

@@ -81,8 +81,7 @@ def _explained(part: Iterable[Difference]) -> Iterator[Difference]:
     try:
         yield from part
     except AwsOvsError as bad:
-        what, _, remedy = str(bad).partition("; ")
-        yield Difference(what, remedy)
+        yield Difference(bad.what, bad.remedy)
 
 
 def _files() -> Iterator[Difference]:
@@ -95,7 +94,7 @@ def _peers(node: Node) -> Iterator[Difference]:
     try:
         peers = tunnels.load()
     except AwsOvsError as bad:
-        yield Difference(str(bad).partition("; ")[0], _SYNC)
+        yield Difference(bad.what, _SYNC)
         return
     own, seen = node.underlay.address, tunnels.observe(node.db)
     if not any(peer.vtep == own for peer in peers):
@@ -258,7 +257,7 @@ def _diff(bridge: str, wanted: list[str]) -> list[str]:
         done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode not in (0, 2):
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise AwsOvsError(f"ovs-ofctl cannot compare the flows of bridge {bridge} ({why}); see 'ovs-vsctl show'")
+        raise AwsOvsError(f"ovs-ofctl cannot compare the flows of bridge {bridge} ({why})", "see 'ovs-vsctl show'")
     return [line for line in done.stdout.splitlines() if not (line[1:].startswith(_LEARNED[0]) and _LEARNED[1] in line)]
 
 

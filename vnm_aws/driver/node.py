@@ -112,7 +112,7 @@ class Node:
         """
         made_for = self.marker()  # an ovs-vswitchd that starts while we are at it knows nothing of this
         if made_for["ovs-vswitchd"] == NOT_RUNNING:
-            raise AwsOvsError("ovs-vswitchd does not run; start it: systemctl start openvswitch-switch")
+            raise AwsOvsError("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")
         if self.dry_run:
             self._build()
             return

@@ -27,7 +27,8 @@ def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
         if nic.mtu is not None and nic.mtu > fits:
             raise AwsOvsError(
                 f"NIC {nic.nic_id}: MTU {nic.mtu} does not fit: {node.underlay.interface} has {node.underlay.mtu}, "
-                f"which leaves {fits} for a guest; set MTU and GUEST_MTU of the network to {fits} or less"
+                f"which leaves {fits} for a guest",
+                f"set MTU and GUEST_MTU of the network to {fits} or less",
             )
 
 
@@ -71,8 +72,8 @@ def _refuse_conflict(claim: str, taken: dict[str, Row]) -> None:
     if other is not None:
         what = claim.partition("/")[2] or claim
         raise AwsOvsError(
-            f"{what} is in use on this node by VM {other.ids['aws_ovs-port'].partition('/')[0]} (port {other.name}); "
-            "give one of the two VMs another lease"
+            f"{what} is in use on this node by VM {other.ids['aws_ovs-port'].partition('/')[0]} (port {other.name})",
+            "give one of the two VMs another lease",
         )
 
 
@@ -91,7 +92,8 @@ def _refuse_own(node: Node, nic: Nic, address: str) -> None:
     if eni.is_local(address):
         raise AwsOvsError(
             f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its "
-            f"packets; remove it: ip address del {address}/{length} dev {node.underlay.interface}"
+            "packets",
+            f"remove it: ip address del {address}/{length} dev {node.underlay.interface}",
         )
 
 
@@ -195,9 +197,9 @@ def require(node: Node, port: GuestPort) -> None:
     )
     if not interface or not own or not bridge or str(own[0]["_uuid"]) not in str(bridge[0]["ports"]):
         raise AwsOvsError(
-            f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor did not "
-            f"plug it in; see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'"
+            f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor did not plug it in",
+            f"see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'",
         )
     error = interface[0]["error"]
     if isinstance(error, str) and error:
-        raise AwsOvsError(f"port {port.name} on bridge {port.bridge} does not work: {error}; see 'ovs-vsctl show'")
+        raise AwsOvsError(f"port {port.name} on bridge {port.bridge} does not work: {error}", "see 'ovs-vsctl show'")

@@ -47,9 +47,9 @@ def _gather(values: dict[str, str]) -> None:
     vswitchd = node.vswitchd()
     if vswitchd == node.NOT_RUNNING:
         # The database still has the port numbers of the tunnels that were.
-        raise AwsOvsError("ovs-vswitchd does not run; start it: systemctl start openvswitch-switch")
+        raise AwsOvsError("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")
     count = sum(seen.get(peer.name, tunnels.MISSING).state == "up" for peer in others)
     values["PEERS_UP"], values["PEERS_DOWN"] = str(count), str(len(others) - count)
     made_for = (node.read_marker() or {}).get("ovs-vswitchd", vswitchd)
     if made_for != vswitchd:
-        raise AwsOvsError("ovs-vswitchd was restarted and has forgotten the VMs' flows; run 'aws-ovs restore'")
+        raise AwsOvsError("ovs-vswitchd was restarted and has forgotten the VMs' flows", "run 'aws-ovs restore'")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
 
+from ..errors import AwsOvsError
 from .objects import AddressRange, Vm
 from .oned import NotFoundError
 from .world import ALLOCATION, NETWORKS, PRIVATE, World
@@ -14,7 +15,7 @@ from .world import ALLOCATION, NETWORKS, PRIVATE, World
 _T = TypeVar("_T")
 
 
-def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, str]:
+def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, AwsOvsError]:
     """The VMs that cannot have an address because another VM has it; with the reason.
 
     An address is on one ENI only. The host that has it keeps it as long as a VM there claims it; else the oldest VM's host
@@ -27,21 +28,22 @@ def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, str]:
             hosts[one.private_ip].append((vm, vm.host_id))
             if one.allocation_id:
                 private[one.allocation_id].append((vm, one.private_ip))
-    losers: dict[int, str] = {}
+    losers: dict[int, AwsOvsError] = {}
     for private_ip, claims in hosts.items():
         eni = world.eni_of_address.get(private_ip)
         holder = world.host_of_eni.get(eni.eni_id) if eni else None
         for vm, winner in _contested(claims, holder.host_id if holder else -1):
-            losers[vm.vm_id] = (
-                f"{private_ip} is in use by VM {winner.vm_id} on host {winner.host}; detach it from one of the two, or "
-                f"migrate VM {vm.vm_id} to {winner.host}"
+            losers[vm.vm_id] = AwsOvsError(
+                f"{private_ip} is in use by VM {winner.vm_id} on host {winner.host}",
+                f"detach it from one of the two, or migrate VM {vm.vm_id} to {winner.host}",
             )
     for allocation_id, leads in private.items():
         eip = world.elastic_ips.get(allocation_id)
         for vm, winner in _contested(leads, eip.private_ip if eip else ""):
             name = eip.public_ip if eip else allocation_id
-            losers[vm.vm_id] = (
-                f"Elastic IP {name} is in use by VM {winner.vm_id} with another AWS_PRIVATE_IP; detach it from one of the two"
+            losers[vm.vm_id] = AwsOvsError(
+                f"Elastic IP {name} is in use by VM {winner.vm_id} with another AWS_PRIVATE_IP",
+                "detach it from one of the two",
             )
     return losers
 

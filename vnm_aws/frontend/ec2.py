@@ -44,8 +44,8 @@ class Ec2Error(AwsOvsError):
         code: EC2's error code, such as PrivateIpAddressLimitExceeded.
     """
 
-    def __init__(self, sentence: str, code: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, what: str, remedy: str, code: str) -> None:
+        super().__init__(what, remedy)
         self.code = code
 
 
@@ -129,15 +129,15 @@ class Ec2:
     def __init__(self, region: str, patience: float) -> None:
         self._patience = patience
         self.changes = 0
-        self._unreachable = ""
+        self._unreachable: AwsOvsError | None = None
         try:
             retries = {"mode": "standard"} | ({} if os.environ.get("AWS_MAX_ATTEMPTS") else {"max_attempts": _RETRIES})
             config = Config(retries=retries, connect_timeout=10, read_timeout=60)
             self._client: Any = boto3.client("ec2", region_name=region or None, config=config)
         except NoRegionError:
-            raise AwsOvsError("no AWS Region is configured; set region in /etc/one/aws_ovs.yaml") from None
+            raise AwsOvsError("no AWS Region is configured", "set region in /etc/one/aws_ovs.yaml") from None
         except (BotoCoreError, ValueError) as bad:
-            raise AwsOvsError(f"boto3 cannot be used ({bad}); look at ~/.aws/config of this user") from None
+            raise AwsOvsError(f"boto3 cannot be used ({bad})", "look at ~/.aws/config of this user") from None
 
     @property
     def region(self) -> str:
@@ -146,21 +146,21 @@ class Ec2:
 
     def _call(self, action: str, do: Callable[[], Any]) -> Any:
         if self._unreachable:  # after minutes of trying; whatever else is to be done need not wait as long again
-            raise AwsOvsError(self._unreachable)
+            raise self._unreachable
         try:
             return do()
         except ClientError as bad:
             raise _refused(action, bad) from None
         except NoCredentialsError:
             raise AwsOvsError(
-                "there are no AWS credentials for this user; give the front-end an instance profile with "
-                "share/aws/iam-policy.json"
+                "there are no AWS credentials for this user",
+                "give the front-end an instance profile with share/aws/iam-policy.json",
             ) from None
         except (EndpointConnectionError, ConnectTimeoutError) as bad:
-            self._unreachable = f"EC2 cannot be reached ({bad}); check the Region and the network"
-            raise AwsOvsError(self._unreachable) from None
+            self._unreachable = AwsOvsError(f"EC2 cannot be reached ({bad})", "check the Region and the network")
+            raise self._unreachable from None
         except BotoCoreError as bad:
-            raise AwsOvsError(f"EC2 did not answer {action} ({type(bad).__name__}: {bad}); try again") from None
+            raise AwsOvsError(f"EC2 did not answer {action} ({type(bad).__name__}: {bad})", "try again") from None
 
     def _pages(
         self, action: str, method: str, key: str, filters: _Filters | None = None, **arguments: object
@@ -308,7 +308,7 @@ class Ec2:
         while not visible():
             if time.monotonic() + pause > deadline:
                 raise AwsOvsError(
-                    f"EC2 took {what} but does not show it after {self._patience:.0f} s; run 'oneaws reconcile' later"
+                    f"EC2 took {what} but does not show it after {self._patience:.0f} s", "run 'oneaws reconcile' later"
                 )
             time.sleep(pause)
             pause = min(pause * 2, 5)
@@ -336,7 +336,7 @@ def _refused(action: str, bad: ClientError) -> Ec2Error:
     # The encoded part of an authorization failure is for machines, and long.
     message = " ".join(str(error.get("Message", "")).split("Encoded authorization")[0].split())[:200].rstrip(". ")
     remedy = _REMEDIES.get(code, "look the code up in Amazon's EC2 API reference")
-    return Ec2Error(f"EC2 refused {action}, {code}: {message}; {remedy}", code)
+    return Ec2Error(f"EC2 refused {action}, {code}: {message}", remedy, code)
 
 
 def _tags(item: dict[str, Any]) -> dict[str, str]:

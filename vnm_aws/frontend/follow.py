@@ -41,7 +41,7 @@ def plan(world: World) -> Plan:
     by_host: dict[int, list[Vm]] = defaultdict(list)
     for vm in world.vms:
         if vm.on_host and vm.vm_id in losers:
-            reason = losers[vm.vm_id]
+            reason = str(losers[vm.vm_id])
             result.problem(f"VM {vm.vm_id}", reason)
             if _differs(vm, _failure(reason)):
                 result.change(f"VM {vm.vm_id}", f"set {STATUS}", _setter(world, vm.vm_id, _failure(reason)))
@@ -92,11 +92,11 @@ def _place_all(world: World, host: Host, vm_ids: list[int]) -> None:
         AwsOvsError: some VMs cannot have their addresses; what concerns the others is done.
     """
     vms = _still(world, host, vm_ids)
-    reasons = []
+    failed = []
     try:
         place(world, host, vms)
     except AwsOvsError as bad:
-        reasons = _place_each(world, host, vms, bad)
+        failed = _place_each(world, host, vms, bad)
     for vm in vms:
         try:
             if not _stays(world, vm):  # it moved while its address came here
@@ -107,9 +107,11 @@ def _place_all(world: World, host: Host, vm_ids: list[int]) -> None:
         except NotFoundError:
             pass
         except AwsOvsError as bad:
-            reasons.append(f"VM {vm.vm_id}: {bad}")
-    if reasons:
-        raise AwsOvsError("; ".join(reasons))
+            failed.append(_of_vm(vm, bad))
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise AwsOvsError("; ".join(bad.what for bad in failed), "; ".join(dict.fromkeys(bad.remedy for bad in failed)))
 
 
 def _still(world: World, host: Host, vm_ids: list[int]) -> list[Vm]:
@@ -122,12 +124,12 @@ def _still(world: World, host: Host, vm_ids: list[int]) -> list[Vm]:
     return vms
 
 
-def _place_each(world: World, host: Host, vms: list[Vm], failure: AwsOvsError) -> list[str]:
+def _place_each(world: World, host: Host, vms: list[Vm], failure: AwsOvsError) -> list[AwsOvsError]:
     """One VM's trouble must not keep the others from their addresses; what concerns all is not tried again for each."""
     concerns_all = isinstance(failure, Ec2Error) and failure.code in _CONCERN_ALL
     if not concerns_all:
         world.forget(ADDRESSES)
-    reasons = []
+    failed = []
     for vm in vms:
         try:
             if concerns_all and not _there(world, host, vm):
@@ -136,10 +138,14 @@ def _place_each(world: World, host: Host, vms: list[Vm], failure: AwsOvsError) -
         except NotFoundError:
             continue
         except AwsOvsError as bad:
-            reasons.append(f"VM {vm.vm_id}: {bad}")
+            failed.append(_of_vm(vm, bad))
             with contextlib.suppress(NotFoundError):
                 _report(world, vm, str(bad))
-    return reasons
+    return failed
+
+
+def _of_vm(vm: Vm, bad: AwsOvsError) -> AwsOvsError:
+    return AwsOvsError(f"VM {vm.vm_id}: {bad.what}", bad.remedy)
 
 
 def _report(world: World, vm: Vm, reason: str) -> None:
@@ -222,14 +228,14 @@ def follow(world: World, vm_id: int) -> Vm | None:
                 except AwsOvsError as bad:
                     if _stays(world, vm):  # else it concerned the host that it has left
                         _report(world, vm, str(bad))
-                        raise AwsOvsError(str(bad)) from None  # whatever was not found, it is not the VM
+                        raise AwsOvsError(bad.what, bad.remedy) from None  # whatever was not found, it is not the VM
                 else:
                     if _stays(world, vm):
                         return vm
             except NotFoundError:
                 return None
         raise AwsOvsError(
-            f"VM {vm_id} moved {_ATTEMPTS} times while its addresses followed; run 'oneaws eip follow {vm_id}'"
+            f"VM {vm_id} moved {_ATTEMPTS} times while its addresses followed", f"run 'oneaws eip follow {vm_id}'"
         )
 
 
@@ -251,7 +257,8 @@ def _bring(world: World, vm: Vm) -> None:
     own = world.ec2.interfaces_with([eni_id])
     if eni_id not in own:
         raise AwsOvsError(
-            f"EC2 does not know {eni_id}, the ENI of host {host.name}; is its instance terminated? Run 'oneaws host sync'"
+            f"EC2 does not know {eni_id}, the ENI of host {host.name}",
+            "is its instance terminated? Run 'oneaws host sync'",
         )
     missing = {one.private_ip for one in _to_move(vm, host, own[eni_id])}
     world.interfaces = own | world.ec2.interfaces_holding(missing, own[eni_id].vpc_id)
@@ -261,7 +268,7 @@ def _bring(world: World, vm: Vm) -> None:
     if missing or not all(_leads(world.elastic_ips, one) for one in vm.addresses):
         reason = conflicts(world, [vm, *rivals(world, vm)]).get(vm.vm_id)
         if reason:
-            raise AwsOvsError(reason)
+            raise reason
     try:
         place(world, host, [vm])
     finally:
@@ -284,7 +291,7 @@ def place(world: World, host: Host, vms: list[Vm]) -> None:
     """
     eni = world.interfaces.get(eni_of(host))
     if eni is None:
-        raise AwsOvsError(f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}; run 'oneaws host sync'")
+        raise AwsOvsError(f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}", "run 'oneaws host sync'")
     missing = sorted({one.private_ip for vm in vms for one in _to_move(vm, host, eni)})
     if missing:
         _check(world, host, eni, missing)
@@ -299,7 +306,7 @@ def place(world: World, host: Host, vms: list[Vm]) -> None:
     except Ec2Error:
         raise
     except AwsOvsError as bad:
-        raise AwsOvsError(f"{bad}; the private addresses are{_on_host(host)}") from None
+        raise AwsOvsError(f"{bad}", f"the private addresses are{_on_host(host)}") from None
     for vm in vms:
         if _differs(vm, success(vm, host)):
             world.oned.update_vm(vm.vm_id, success(vm, host))
@@ -311,8 +318,8 @@ def _lead(world: World, eni: Interface, vms: list[Vm]) -> None:
         eip = world.elastic_ips.get(address.allocation_id)
         if eip is None:
             raise AwsOvsError(
-                f"Elastic IP {address.external_ip} ({address.allocation_id}) is not in this account and Region; detach it from "
-                "the VM"
+                f"Elastic IP {address.external_ip} ({address.allocation_id}) is not in this account and Region",
+                "detach it from the VM",
             )
         if eip.private_ip != address.private_ip:
             _refuse_foreign(world, eip)
@@ -326,24 +333,28 @@ def _check(world: World, host: Host, eni: Interface, missing: list[str]) -> None
     if limit and total > limit:
         raise AwsOvsError(
             f"host {host.name} ({host.template.get(TYPE)}) has {len(eni.addresses)} of {limit} addresses, no room "
-            f"for {', '.join(missing)}; migrate the VM, or let it require {FREE} > 0 in SCHED_REQUIREMENTS"
+            f"for {', '.join(missing)}",
+            f"migrate the VM, or let it require {FREE} > 0 in SCHED_REQUIREMENTS",
         )
     subnet = world.subnets.get(eni.subnet_id)
     outside = [one for one in missing if subnet is not None and not subnet.has(one)]
     if subnet is not None and outside:
         raise AwsOvsError(
             f"{', '.join(outside)} is not in {subnet.cidr}, the subnet of host {host.name}, and an address cannot leave its "
-            "subnet; migrate the VM to a host in the subnet of the address"
+            "subnet",
+            "migrate the VM to a host in the subnet of the address",
         )
     for address in missing:
         holder = world.eni_of_address.get(address)
         if holder is not None and holder.primary == address:
             raise AwsOvsError(
-                f"{address} is the primary address of {holder.eni_id} and never moves; correct AWS_PRIVATE_IP of the network"
+                f"{address} is the primary address of {holder.eni_id} and never moves",
+                "correct AWS_PRIVATE_IP of the network",
             )
         if holder is not None and holder.eni_id not in world.host_of_eni:
             raise AwsOvsError(
-                f"{address} is on {holder.eni_id}, which is no OpenNebula host; take it away there, or correct AWS_PRIVATE_IP"
+                f"{address} is on {holder.eni_id}, which is no OpenNebula host",
+                "take it away there, or correct AWS_PRIVATE_IP",
             )
 
 
@@ -351,9 +362,10 @@ def _refuse_foreign(world: World, eip: ElasticIp) -> None:
     owner = world.host_of_eni.get(eip.eni_id)
     if eip.eni_id and owner is None:
         raise AwsOvsError(
-            f"Elastic IP {eip.public_ip} is associated with {eip.eni_id}, which is no OpenNebula host; disassociate it there"
+            f"Elastic IP {eip.public_ip} is associated with {eip.eni_id}, which is no OpenNebula host",
+            "disassociate it there",
         )
     if owner is not None and owner.template.get(VTEP) == eip.private_ip:
         raise AwsOvsError(
-            f"Elastic IP {eip.public_ip} is the public address of host {owner.name} itself; disassociate it there"
+            f"Elastic IP {eip.public_ip} is the public address of host {owner.name} itself", "disassociate it there"
         )

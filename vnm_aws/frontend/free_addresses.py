@@ -43,7 +43,7 @@ class Chooser:
         inside = next(self._inside, None)
         if inside is None:
             raise AwsOvsError(
-                f"network {self._network.name} has no free address for another range; enlarge its NETWORK_MASK"
+                f"network {self._network.name} has no free address for another range", "enlarge its NETWORK_MASK"
             )
         private_ip = eip.private_ip or self.private_ip()
         values = {"TYPE": "IP4", "IP": inside, "SIZE": "1"}
@@ -69,7 +69,7 @@ class Chooser:
             exhausted.add(subnet.subnet_id)
         if exhausted:
             raise NoRoomError(
-                f"the subnets {' '.join(sorted(exhausted))} have no free address; free some, or use a larger subnet"
+                f"the subnets {' '.join(sorted(exhausted))} have no free address", "free some, or use a larger subnet"
             )
         raise no_room(world, self._room)
 
@@ -79,8 +79,8 @@ def _free(network: Network) -> Iterator[str]:
     address, mask = network.template.get("NETWORK_ADDRESS", ""), network.template.get("NETWORK_MASK", "")
     if not address or not mask:
         raise AwsOvsError(
-            f"network {network.name} is an Elastic IP pool without NETWORK_ADDRESS and NETWORK_MASK; add both with "
-            f"'onevnet update {network.network_id}'"
+            f"network {network.name} is an Elastic IP pool without NETWORK_ADDRESS and NETWORK_MASK",
+            f"add both with 'onevnet update {network.network_id}'",
         )
     prefix = prefix_of(address, mask, f"network {network.name}: NETWORK_ADDRESS and NETWORK_MASK")
     return _unused(prefix, sorted(network.spans()), network.template.get("GATEWAY", ""))
@@ -105,7 +105,7 @@ def prefix_of(address: str, mask: str, what: str) -> Prefix:
     except ValueError:
         bits = ""
     if len(bits) != 32 or "01" in bits:
-        raise AwsOvsError(f"{what}: {mask[:40]!r} is not a network mask like 255.255.255.0; correct it")
+        raise AwsOvsError(f"{what}: {mask[:40]!r} is not a network mask like 255.255.255.0", "correct it")
     return Prefix(f"{address}/{bits.count('1')}", what)
 
 
@@ -114,6 +114,6 @@ def no_room(world: World, room: dict[str, int], where: str = "") -> NoRoomError:
     hosts = [(world.host_of_eni[eni_id], left) for eni_id, left in list(room.items())[:10]]
     full = ", ".join(f"{host.name} has {world.limit(host) - left} of {world.limit(host)}" for host, left in hosts)
     return NoRoomError(
-        f"no host{where} has room for another private address{f' ({full})' if full else ''}; add a host, or remove "
-        "Elastic IPs from the pool"
+        f"no host{where} has room for another private address{f' ({full})' if full else ''}",
+        "add a host, or remove Elastic IPs from the pool",
     )

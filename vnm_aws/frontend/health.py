@@ -45,7 +45,7 @@ def _ec2(world: World) -> str:
 def _hooks(world: World) -> str:
     wrong = [f"{one.name} is {one.state}" for one in registration.registrations(world) if one.state != "registered"]
     if wrong:
-        raise AwsOvsError(f"{', '.join(wrong)}; run 'oneaws hooks register'")
+        raise AwsOvsError(f"{', '.join(wrong)}", "run 'oneaws hooks register'")
     return "registered"
 
 

@@ -253,6 +253,7 @@ def eni_of(host: Host) -> str:
     eni = host.template.get(ENI_ID)
     if not eni:
         raise AwsOvsError(
-            f"host {host.name} has no {ENI_ID}; tag its instance so that host_filter matches, and run 'oneaws host sync'"
+            f"host {host.name} has no {ENI_ID}",
+            "tag its instance so that host_filter matches, and run 'oneaws host sync'",
         )
     return eni

@@ -148,7 +148,7 @@ def networks(world: World, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     for one in chosen:
         if not one.ours:
             raise AwsOvsError(
-                f"network {one.name} has VN_MAD {one.driver}, not aws_ovs; choose another from 'onevnet list'"
+                f"network {one.name} has VN_MAD {one.driver}, not aws_ovs", "choose another from 'onevnet list'"
             )
     return [_checked(world, one) for one in sorted(chosen, key=lambda one: one.network_id)]
 
@@ -161,7 +161,7 @@ def _checked(world: World, network: Network) -> dict[str, Any]:
         "BRIDGE": network.bridge,
         "VNI": network.vlan_id or str(world.driver.vni_base + network.network_id),
         "STATUS": "problem" if found else "ok",
-        "PROBLEMS": found,
+        "PROBLEMS": [str(bad) for bad in found],
     }
 
 

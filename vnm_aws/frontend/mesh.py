@@ -115,8 +115,8 @@ def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
     if failed:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise AwsOvsError(
-            f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more}); the next "
-            "'oneaws reconcile' tries them again"
+            f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more})",
+            "the next 'oneaws reconcile' tries them again",
         )
 
 

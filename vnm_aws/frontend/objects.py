@@ -233,11 +233,11 @@ def decode(stdin: bytes) -> etree._Element:
     """
     advice = "look at the hook's ARGUMENTS with 'onehook show'"
     if len(stdin) > _SIZE_LIMIT:
-        raise AwsOvsError(f"the document on stdin is larger than {_SIZE_LIMIT} bytes; {advice}")
+        raise AwsOvsError(f"the document on stdin is larger than {_SIZE_LIMIT} bytes", advice)
     try:
         text = binascii.a2b_base64(b"".join(stdin.split()), strict_mode=True)
         parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
         root = etree.fromstring(text, parser)
     except (binascii.Error, etree.XMLSyntaxError, ValueError):
-        raise AwsOvsError(f"stdin does not hold a document of OpenNebula, base64-encoded; {advice}") from None
+        raise AwsOvsError("stdin does not hold a document of OpenNebula, base64-encoded", advice) from None
     return root

@@ -57,7 +57,7 @@ def _session() -> str:
             return file.read().strip()
     except OSError as bad:
         raise AwsOvsError(
-            f"OpenNebula's credentials {path} cannot be read ({bad.strerror}); run this as oneadmin, or set ONE_AUTH"
+            f"OpenNebula's credentials {path} cannot be read ({bad.strerror})", "run this as oneadmin, or set ONE_AUTH"
         ) from None
 
 
@@ -89,7 +89,7 @@ class Oned:
             self._one = _Server(self.endpoint, session=session)
         except OSError:
             raise AwsOvsError(
-                f"ONE_XMLRPC {shown(self.endpoint)} is not an address like {_ENDPOINT}; correct it"
+                f"ONE_XMLRPC {shown(self.endpoint)} is not an address like {_ENDPOINT}", "correct it"
             ) from None
         self.changes = 0
 
@@ -100,16 +100,16 @@ class Oned:
         try:
             return call(*arguments)
         except pyone.OneNoExistsException as bad:
-            raise NotFoundError(f"{_sentence(bad)}; it is gone") from None
+            raise NotFoundError(f"{_sentence(bad)}", "it is gone") from None
         except pyone.OneAuthenticationException:
             raise AwsOvsError(
-                f"oned at {self.endpoint} does not accept the credentials in ONE_AUTH; run this as oneadmin"
+                f"oned at {self.endpoint} does not accept the credentials in ONE_AUTH", "run this as oneadmin"
             ) from None
         except pyone.OneException as bad:
-            raise AwsOvsError(f"oned refused: {_sentence(bad)}") from None
+            raise AwsOvsError(f"oned refused: {_sentence(bad)}", "see /var/log/one/oned.log") from None
         except (requests.RequestException, OSError, xmlrpc.client.Error, ExpatError, etree.XMLSyntaxError) as bad:
             raise AwsOvsError(
-                f"oned at {self.endpoint} does not answer ({type(bad).__name__}); is opennebula.service running?"
+                f"oned at {self.endpoint} does not answer ({type(bad).__name__})", "is opennebula.service running?"
             ) from None
 
     def _read(self, method: str, *arguments: object) -> etree._Element:

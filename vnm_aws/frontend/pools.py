@@ -158,7 +158,7 @@ def _keep(
         if wanted != held.attributes:
             now = world.oned.network(network.network_id)
             if any(one.used for one in now.ranges if one.ar_id == held.ar_id):
-                raise AwsOvsError(f"{where} has been leased just now and cannot change; run 'oneaws eip sync' again")
+                raise AwsOvsError(f"{where} has been leased just now and cannot change", "run 'oneaws eip sync' again")
             world.oned.update_range(network.network_id, held.ar_id, wanted)
         _secure(world, eip, private_ip)
 
@@ -182,10 +182,10 @@ def _refuse_leased(world: World, network: Network, eip: ElasticIp, held: Address
             if one.used and not own and _concerns(one, eip):
                 where = f"range {one.ar_id} of network {known.name}"
                 if one.attributes.get(ALLOCATION) == eip.allocation_id:
-                    raise AwsOvsError(f"is leased from {where} still; detach it there first")
+                    raise AwsOvsError(f"is leased from {where} still", "detach it there first")
                 raise AwsOvsError(
-                    f"leads to {eip.private_ip}, which is that of the leased {where}; disassociate it, or associate it with "
-                    "another address"
+                    f"leads to {eip.private_ip}, which is that of the leased {where}",
+                    "disassociate it, or associate it with another address",
                 )
 
 
@@ -220,7 +220,7 @@ def _secure(world: World, eip: ElasticIp, private_ip: str) -> None:
             lambda: any(private_ip in one.addresses for one in world.ec2.interfaces_with([eni.eni_id]).values()),
         )
     elif eni.eni_id not in world.host_of_eni or eni.primary == private_ip:
-        raise AwsOvsError(f"{private_ip} belongs to {eni.eni_id} and cannot serve {eip.public_ip}; run it again")
+        raise AwsOvsError(f"{private_ip} belongs to {eni.eni_id} and cannot serve {eip.public_ip}", "run it again")
     if eip.private_ip != private_ip:
         associate(world, eip, eni.eni_id, private_ip)
 
@@ -236,7 +236,8 @@ def associate(world: World, eip: ElasticIp, eni_id: str, private_ip: str) -> Non
     other = next((one for one in there.values() if one != eip and one.eni_id in here), None)
     if other is not None and other.allocation_id != eip.allocation_id:
         raise AwsOvsError(
-            f"{private_ip} has the Elastic IP {other.public_ip} already, so {eip.public_ip} cannot have it; disassociate one"
+            f"{private_ip} has the Elastic IP {other.public_ip} already, so {eip.public_ip} cannot have it",
+            "disassociate one",
         )
     world.ec2.associate(eip.allocation_id, eni_id, private_ip)
     world.elastic_ips[eip.allocation_id] = eip._replace(eni_id=eni_id, private_ip=private_ip)

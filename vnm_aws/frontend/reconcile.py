@@ -64,7 +64,7 @@ def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
     stages = _pools(world)
     for network_id, name in wanted.items():
         if network_id not in stages:
-            raise AwsOvsError(f"network {name} is not an Elastic IP pool that is ready; see 'oneaws eip list'")
+            raise AwsOvsError(f"network {name} is not an Elastic IP pool that is ready", "see 'oneaws eip list'")
     yield from [stage for key, stage in stages.items() if not names or key in wanted]
     yield _FREE
 
@@ -81,8 +81,8 @@ def check_network(world: World, network_id: int, outcome: Outcome) -> None:
     """Report what is wrong with a network of this driver."""
     network = world.oned.network(network_id)
     if network.ours:
-        for text in validation.problems(network, world.networks, world.driver):
-            outcome.problem(f"network {network.name}", text)
+        for bad in validation.problems(network, world.networks, world.driver):
+            outcome.problem(f"network {network.name}", str(bad))
 
 
 def of_vms(world: World, vm_ids: Sequence[int] = ()) -> Iterator[Stage]:

@@ -38,7 +38,7 @@ def wanted() -> dict[str, dict[str, str]]:
         names = sorted(name for name in os.listdir(directory) if name.endswith(".hook"))
     except OSError as bad:
         raise AwsOvsError(
-            f"the hook templates in {INSTALLED} cannot be read ({bad.strerror}); run 'install.sh --frontend' again"
+            f"the hook templates in {INSTALLED} cannot be read ({bad.strerror})", "run 'install.sh --frontend' again"
         ) from None
     found = {}
     for name in names:

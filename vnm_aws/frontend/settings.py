@@ -57,11 +57,11 @@ def load(file: str = "") -> Settings:
     named = settings.host_name
     if named not in ("private-dns", "private-ip") and not (named.startswith("tag:") and named[4:]):
         raise AwsOvsError(
-            f"{where}: host_name must be private-dns, private-ip or tag:NAME, not {named[:40]!r}; correct it"
+            f"{where}: host_name must be private-dns, private-ip or tag:NAME, not {named[:40]!r}", "correct it"
         )
     if not settings.state_directory.startswith("/"):
         raise AwsOvsError(
-            f"{where}: state_directory must be an absolute path, not {settings.state_directory[:60]!r}; correct it"
+            f"{where}: state_directory must be an absolute path, not {settings.state_directory[:60]!r}", "correct it"
         )
     return settings
 

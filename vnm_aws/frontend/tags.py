@@ -24,7 +24,7 @@ class TagFilter(NamedTuple):
         for part in text.split(","):
             name, _, value = part.strip().partition("=")
             if not name.startswith("tag:") or not name[4:] or not value:
-                raise AwsOvsError(f"{what} {shown(text)} is not a tag filter like tag:Pool=web; correct it")
+                raise AwsOvsError(f"{what} {shown(text)} is not a tag filter like tag:Pool=web", "correct it")
             pairs.append((name[4:], value))
         return cls(tuple(pairs))
 

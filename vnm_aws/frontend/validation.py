@@ -25,7 +25,7 @@ _JUMBO = 9001
 """The greatest MTU inside a VPC, which the network MTU documentation of EC2 gives."""
 
 
-def problems(network: Network, networks: Iterable[Network], config: Config) -> list[str]:
+def problems(network: Network, networks: Iterable[Network], config: Config) -> list[AwsOvsError]:
     """What is wrong with a network; nothing when it is empty.
 
     Args:
@@ -43,26 +43,27 @@ def problems(network: Network, networks: Iterable[Network], config: Config) -> l
         lambda: _private_addresses(network, others),
         lambda: _pool(network),
     )
-    return [reason for reason in dict.fromkeys(map(_reason, checks)) if reason]
+    found = {str(bad): bad for bad in map(_error, checks) if bad}
+    return list(found.values())
 
 
-def _reason(check: Callable[[], object]) -> str:
+def _error(check: Callable[[], object]) -> AwsOvsError | None:
     try:
         check()
     except AwsOvsError as bad:
-        return str(bad)
-    return ""
+        return bad
+    return None
 
 
 def _bridge(network: Network) -> None:
     addresses.device_name(network.bridge, "BRIDGE")
     if network.bridge in RESERVED:
-        raise AwsOvsError(f"BRIDGE {network.bridge} is the driver's own; choose another name")
+        raise AwsOvsError(f"BRIDGE {network.bridge} is the driver's own", "choose another name")
     kind = network.template.get("BRIDGE_TYPE", "")
     if kind not in ("", "openvswitch"):
         raise AwsOvsError(
-            f"BRIDGE_TYPE is {shown(kind)} instead of openvswitch: oned.conf lacks the driver's VN_MAD_CONF; run "
-            "'install.sh --frontend' and restart OpenNebula"
+            f"BRIDGE_TYPE is {shown(kind)} instead of openvswitch: oned.conf lacks the driver's VN_MAD_CONF",
+            "run 'install.sh --frontend' and restart OpenNebula",
         )
 
 
@@ -82,8 +83,8 @@ def _vni(network: Network, others: list[Network], config: Config) -> None:
     for other in others:
         if not _shares_segment(network, other) and _taken_by(other, mine, config):
             raise AwsOvsError(
-                f"VLAN_ID {mine} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already; "
-                "choose another, or leave it out for a free one"
+                f"VLAN_ID {mine} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already",
+                "choose another, or leave it out for a free one",
             )
 
 
@@ -145,7 +146,7 @@ def choose_vni(network: Network, networks: Iterable[Network], config: Config) ->
     for number in range(first, MAX_VNI + 1, _VNI_STEP):
         if number not in taken:
             return number
-    raise AwsOvsError(f"no VNI from {first} on is free for network {network.network_id}; give it a VLAN_ID")
+    raise AwsOvsError(f"no VNI from {first} on is free for network {network.network_id}", "give it a VLAN_ID")
 
 
 def greatest_mtu(network: Network, config: Config) -> int:
@@ -160,8 +161,8 @@ def _mtu(network: Network, config: Config) -> None:
         for key in ("MTU", "GUEST_MTU"):
             if values.get(key) and addresses.number(values[key], key, 68, 65535) > fits:
                 raise AwsOvsError(
-                    f"{key} {values[key]} does not fit: {fits} is left for guests after {VXLAN_OVERHEAD} bytes of VXLAN; set it "
-                    f"to {fits} or less"
+                    f"{key} {values[key]} does not fit: {fits} is left for guests after {VXLAN_OVERHEAD} bytes of VXLAN",
+                    f"set it to {fits} or less",
                 )
 
 
@@ -184,7 +185,7 @@ def _subnet(network: Network) -> None:
     for values in (network.template, *_each(network)):
         gateway = values.get("GATEWAY")
         if gateway and addresses.ipv4(gateway, "GATEWAY") and prefix is not None and gateway not in prefix:
-            raise AwsOvsError(f"GATEWAY {gateway} is not in the subnet {prefix}; correct one of the two")
+            raise AwsOvsError(f"GATEWAY {gateway} is not in the subnet {prefix}", "correct one of the two")
 
 
 def _ranges(network: Network) -> None:
@@ -201,20 +202,22 @@ def _ranges(network: Network) -> None:
                 addresses.ipv4(values[key], f"AR: {key}")
         if values.get(PRIVATE) and values.get("SIZE", "1") != "1" and not values.get("PORT_START"):
             raise AwsOvsError(
-                f"AR with {PRIVATE} {values[PRIVATE]} has SIZE {shown(values['SIZE'])}, but one VM can have that address; "
-                "use SIZE 1, or PORT_START and PORT_SIZE to share it"
+                f"AR with {PRIVATE} {values[PRIVATE]} has SIZE {shown(values['SIZE'])}, but one VM can have that address",
+                "use SIZE 1, or PORT_START and PORT_SIZE to share it",
             )
     spans = sorted(network.spans())
     for first, last in spans:
         shape = f"AR {int_to_ip(first)} to {int_to_ip(last)}"
         if prefix is not None and not (prefix.first <= first and last < prefix.first + prefix.size):
-            raise AwsOvsError(f"{shape} is not in the subnet {prefix}; correct its IP or SIZE")
+            raise AwsOvsError(f"{shape} is not in the subnet {prefix}", "correct its IP or SIZE")
         for gateway in sorted(gateways):
             if first <= ip_to_int(gateway) <= last:
-                raise AwsOvsError(f"{shape} includes the GATEWAY {gateway}, which a VM must not get; leave it out")
+                raise AwsOvsError(f"{shape} includes the GATEWAY {gateway}, which a VM must not get", "leave it out")
     for (_, last), (first, _) in pairwise(spans):
         if first <= last:
-            raise AwsOvsError(f"two address ranges include {int_to_ip(first)}, which would be leased twice; remove one")
+            raise AwsOvsError(
+                f"two address ranges include {int_to_ip(first)}, which would be leased twice", "remove one"
+            )
 
 
 def _private_addresses(network: Network, others: list[Network]) -> None:
@@ -229,8 +232,8 @@ def _private_addresses(network: Network, others: list[Network]) -> None:
         if mine and len(holders) > 1 and not all(shared for _, shared in holders):
             names = " and ".join(str(one.network_id) for one, _ in holders[:5])
             raise AwsOvsError(
-                f"{PRIVATE} {address} is in several address ranges (of networks {names}), which would be leased at once; "
-                "keep one of them"
+                f"{PRIVATE} {address} is in several address ranges (of networks {names}), which would be leased at once",
+                "keep one of them",
             )
 
 
@@ -240,5 +243,6 @@ def _pool(network: Network) -> None:
     TagFilter.parse(network.template[POOL], POOL)
     if _prefix(network) is None:
         raise AwsOvsError(
-            f"a network with {POOL} needs NETWORK_ADDRESS and NETWORK_MASK, where its address ranges are made; add both"
+            f"a network with {POOL} needs NETWORK_ADDRESS and NETWORK_MASK, where its address ranges are made",
+            "add both",
         )

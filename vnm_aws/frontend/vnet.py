@@ -67,7 +67,7 @@ def create(world: World, network: Network) -> str:
     """
     found = validation.problems(network, world.networks, world.driver)
     if found:
-        raise AwsOvsError(found[0])
+        raise found[0]
     values = {}
     if not network.vlan_id:
         values["VLAN_ID"] = str(validation.choose_vni(network, world.networks, world.driver))

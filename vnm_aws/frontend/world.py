@@ -147,7 +147,7 @@ class World:
         ]
         if len(found) != 1:
             count = "several of them" if found else "none"
-            raise AwsOvsError(f"network {name}: OpenNebula has {count}; choose one by its ID from 'onevnet list'")
+            raise AwsOvsError(f"network {name}: OpenNebula has {count}", "choose one by its ID from 'onevnet list'")
         return found[0]
 
     def forget(self, names: Collection[str]) -> None:

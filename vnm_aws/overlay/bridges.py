@@ -186,7 +186,7 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
     plan = Plan()
     for name, reply in zip(names, found, strict=True):
         if name in RESERVED:
-            raise AwsOvsError(f"BRIDGE {name} is the driver's own; give the network another one")
+            raise AwsOvsError(f"BRIDGE {name} is the driver's own", "give the network another one")
         if not reply:
             plan.reasons.append(f"bridge {name} is missing")
             plan.bridge(name, "vnet", datapath_type, [])
@@ -246,5 +246,6 @@ def _refuse_foreign_ports(db: Ovsdb, bridge: str, ports: list[Any]) -> None:
         name = reply[0]["name"] if reply else bridge
         if name != bridge and not name.startswith("one-"):
             raise AwsOvsError(
-                f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone; {_UPLINK_HINT}"
+                f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone",
+                f"{_UPLINK_HINT}",
             )

@@ -118,7 +118,7 @@ def _free(transit: Network, used: set[str]) -> str:
         if int_to_ip(value) not in used:
             return int_to_ip(value)
     raise AwsOvsError(
-        f"transit_range {transit} has no free address; enlarge it in aws_ovs.yaml and run 'onehost sync -f'"
+        f"transit_range {transit} has no free address", "enlarge it in aws_ovs.yaml and run 'onehost sync -f'"
     )
 
 

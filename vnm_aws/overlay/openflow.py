@@ -28,16 +28,18 @@ def apply(bundles: Bundles) -> None:
                 try:
                     tools.append((bridge, processes.start(argv, "\n".join(lines) + "\n")))
                 except OSError as bad:
-                    failures.append(f"ovs-ofctl cannot be started ({bad.strerror}); install openvswitch-switch")
+                    what = f"ovs-ofctl cannot be started ({bad.strerror})"
+                    failures.append(AwsOvsError(what, "install openvswitch-switch"))
         while tools:
             bridge, tool = tools[0]
             error = processes.finish(tool)
             del tools[0]
             if error:
-                failures.append(f"bridge {bridge} refused its flows ({error}); run 'aws-ovs restore' on the node")
+                what = f"bridge {bridge} refused its flows ({error})"
+                failures.append(AwsOvsError(what, "run 'aws-ovs restore' on the node"))
     finally:
         for _, tool in tools:  # interrupted: whoever undoes this must find none of them at work
             with contextlib.suppress(OSError):
                 processes.finish(tool)
     if failures:
-        raise AwsOvsError(failures[0])
+        raise failures[0]

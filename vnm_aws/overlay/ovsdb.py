@@ -37,8 +37,8 @@ class Ovsdb:
         except OSError as bad:
             self._socket.close()
             raise AwsOvsError(
-                f"Open vSwitch does not answer at {self._path} ({bad.strerror}); "
-                "start it: systemctl start openvswitch-switch"
+                f"Open vSwitch does not answer at {self._path} ({bad.strerror})",
+                "start it: systemctl start openvswitch-switch",
             ) from None
 
     def close(self) -> None:
@@ -62,13 +62,15 @@ class Ovsdb:
             reply = self._receive()
         except OSError as bad:
             self.close()  # what may still come on it answers no later transaction
-            raise AwsOvsError(f"ovsdb-server stopped answering ({bad}); see journalctl -u ovsdb-server") from None
+            raise AwsOvsError(f"ovsdb-server stopped answering ({bad})", "see journalctl -u ovsdb-server") from None
         if reply.get("error"):
-            raise AwsOvsError(f"ovsdb-server refused a transaction: {reply['error']}; see journalctl -u ovsdb-server")
+            raise AwsOvsError(f"ovsdb-server refused a transaction: {reply['error']}", "see journalctl -u ovsdb-server")
         for result in reply["result"]:
             if result and "error" in result:
                 details = result.get("details", "")
-                raise AwsOvsError(f"ovsdb-server refused a change: {result['error']} {details}; run 'aws-ovs restore'")
+                raise AwsOvsError(
+                    f"ovsdb-server refused a change: {result['error']} {details}", "run 'aws-ovs restore'"
+                )
         return [result["rows"] if result and "rows" in result else result for result in reply["result"]]
 
     def _receive(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class Ovsdb:
         while self.transact(query)[0][0]["cur_cfg"] < target:
             if time.monotonic() > deadline:
                 raise AwsOvsError(
-                    f"ovs-vswitchd did not act on a change within {timeout:.0f} s; see journalctl -u ovs-vswitchd"
+                    f"ovs-vswitchd did not act on a change within {timeout:.0f} s", "see journalctl -u ovs-vswitchd"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)

@@ -34,12 +34,12 @@ def parse(text: bytes) -> list[Peer]:
     """
     example = 'send {"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}'
     if len(text) > SIZE_LIMIT:
-        raise AwsOvsError(f"the peer list is larger than {SIZE_LIMIT} bytes; {example}")
+        raise AwsOvsError(f"the peer list is larger than {SIZE_LIMIT} bytes", example)
     try:
         entries = json.loads(text)["peers"]
         pairs = [(entry["name"], entry["vtep"]) for entry in entries]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise AwsOvsError(f"the peer list is not valid; {example}") from None
+        raise AwsOvsError("the peer list is not valid", example) from None
     peers: dict[str, Peer] = {}
     for name, vtep in pairs:
         if (
@@ -48,10 +48,10 @@ def parse(text: bytes) -> list[Peer]:
             or not name.isprintable()
             or not 1 <= len(name) <= 255
         ):
-            raise AwsOvsError(f"the peer {shown(str(name))} is not valid; {example}")
+            raise AwsOvsError(f"the peer {shown(str(name))} is not valid", example)
         peer = Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep"))
         if peers.setdefault(peer.vtep, peer) is not peer:
-            raise AwsOvsError(f"two peers have the VXLAN endpoint {peer.vtep}; correct the peer list")
+            raise AwsOvsError(f"two peers have the VXLAN endpoint {peer.vtep}", "correct the peer list")
     return list(peers.values())
 
 

@@ -51,8 +51,8 @@ def find(interface: str) -> Underlay:
             mtu = struct.unpack_from("=i", _ask(control, name, _SIOCGIFMTU))[0]
         except OSError as bad:
             raise AwsOvsError(
-                f"the underlay interface {name} has no IPv4 address ({bad.strerror}); configure it, or set "
-                "underlay_interface in aws_ovs.yaml"
+                f"the underlay interface {name} has no IPv4 address ({bad.strerror})",
+                "configure it, or set underlay_interface in aws_ovs.yaml",
             ) from None
     own, bits = int.from_bytes(address, "big"), int.from_bytes(mask, "big")
     length = bits.bit_count()
@@ -71,7 +71,7 @@ def _default_interface() -> str:
             if fields[1:2] == ["00000000"] and fields[7] == "00000000":
                 best = min(best or (1 << 32, ""), (int(fields[6]), fields[0]))
     if best is None:
-        raise AwsOvsError("this node has no default route to find its ENI by; set underlay_interface in aws_ovs.yaml")
+        raise AwsOvsError("this node has no default route to find its ENI by", "set underlay_interface in aws_ovs.yaml")
     return best[1]
 
 

@@ -52,7 +52,7 @@ def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int
         with IPRoute() as ip:
             _routes(ip, underlay, gateway_mac, transit, guest_mtu)
     except NetlinkError as bad:
-        raise AwsOvsError(f"the kernel refused the node's routes ({bad}); run 'aws-ovs restore' again") from None
+        raise AwsOvsError(f"the kernel refused the node's routes ({bad})", "run 'aws-ovs restore' again") from None
     for interface, key, value in _settings(underlay.interface):
         _sysctl(f"net/ipv4/conf/{interface}/{key}", value)
     for interface in (GATEWAY_PORT, REPAIR_PORT):
@@ -63,7 +63,7 @@ def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int
     repair.ensure()
     listing = _listing()
     if listing.count("table ") != 2:
-        raise AwsOvsError("nft does not show the tables aws_ovs that it has just loaded; run 'aws-ovs restore' again")
+        raise AwsOvsError("nft does not show the tables aws_ovs that it has just loaded", "run 'aws-ovs restore' again")
     files.replace(_LISTING, listing)
 
 
@@ -82,7 +82,7 @@ def differences(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu
                 ip, underlay, gateway_mac, transit, underlay.guest_mtu(internet_mtu, leaves=True)
             )
     except NetlinkError as bad:
-        raise AwsOvsError(f"the kernel does not show its routes ({bad}); run this as root") from None
+        raise AwsOvsError(f"the kernel does not show its routes ({bad})", "run this as root") from None
     if _listing() != _read(_LISTING):
         found.append("the nft tables aws_ovs are not as the driver has loaded them")
     return found
@@ -191,9 +191,9 @@ def _sysctl(path: str, value: str) -> None:
             file.write(value)
     except FileNotFoundError:
         if "ipv6" not in path:  # a kernel may have no IPv6
-            raise AwsOvsError(f"{full} is not there; run 'aws-ovs restore' again") from None
+            raise AwsOvsError(f"{full} is not there", "run 'aws-ovs restore' again") from None
     except OSError as bad:
-        raise AwsOvsError(f"{full} cannot be set to {value} ({bad.strerror}); run as root") from None
+        raise AwsOvsError(f"{full} cannot be set to {value} ({bad.strerror})", "run as root") from None
 
 
 def _routes(ip: Any, underlay: Underlay, gateway_mac: str, transit: str, guest_mtu: int) -> None:
@@ -236,7 +236,7 @@ def _selector(rule: Any) -> dict[str, Any]:
 def _index(ip: Any, name: str) -> int:
     found = ip.link_lookup(ifname=name)
     if not found:
-        raise AwsOvsError(f"interface {name} of the overlay bridge is not there; see journalctl -u ovs-vswitchd")
+        raise AwsOvsError(f"interface {name} of the overlay bridge is not there", "see journalctl -u ovs-vswitchd")
     return int(found[0])
 
 
@@ -293,5 +293,5 @@ def _load(text: str) -> None:
         error = os.strerror(bad.errno or 0)
     if error:
         raise AwsOvsError(
-            f"nft refused the node's rules ({error}); check that nftables is installed and the kernel has it"
+            f"nft refused the node's rules ({error})", "check that nftables is installed and the kernel has it"
         )

@@ -54,5 +54,5 @@ def ensure() -> None:
                 nft.rule("add", table="aws_ovs", chain=chain, expressions=(rule,))
         except NetlinkError as bad:
             raise AwsOvsError(
-                f"the kernel refused the nft rule of chain {chain} ({bad}); check its nf_tables support"
+                f"the kernel refused the nft rule of chain {chain} ({bad})", "check its nf_tables support"
             ) from None
