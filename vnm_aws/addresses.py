@@ -1,4 +1,4 @@
-"""Checks and conversions of addresses, names and numbers that come from outside.
+"""Check and convert addresses, names and numbers that come from outside.
 
 The standard `ipaddress` module is left out on purpose: these run in the boot path of every VM.
 """
@@ -17,13 +17,13 @@ _SHOWN = 60
 
 
 def shown(value: str) -> str:
-    """`value` as an error may show it: quoted, printable and short."""
+    """Show `value` in an error: quoted, printable and short."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…'"
 
 
 def device_name(value: str, what: str) -> str:
-    """A bridge or port name: what Linux and Open vSwitch both accept, 15 characters at most."""
+    """Check the name of a bridge or port: what Linux and Open vSwitch both accept, 15 characters at most."""
     if not _NAME.match(value):
         raise AwsOvsError(
             f"{what} {shown(value)} is not a device name",
@@ -33,14 +33,14 @@ def device_name(value: str, what: str) -> str:
 
 
 def number(value: str, what: str, low: int, high: int) -> int:
-    """A decimal number within `low`..`high`."""
+    """Read a decimal number from `low` to `high`."""
     if not _DIGITS.match(value) or not low <= int(value) <= high:
         raise AwsOvsError(f"{what} {shown(value)} is not a number from {low} to {high}", "correct it in the template")
     return int(value)
 
 
 def mac(value: str, what: str) -> str:
-    """A unicast MAC address, in lower case."""
+    """Check a unicast MAC address and return it in lower case."""
     if not _MAC.match(value):
         raise AwsOvsError(f"{what} {shown(value)} is not a MAC address like 02:00:c0:a8:00:0a", "correct it")
     value = value.lower()
@@ -50,24 +50,24 @@ def mac(value: str, what: str) -> str:
 
 
 def ip_to_int(address: str) -> int:
-    """The 32 bits of a dotted IPv4 address.
+    """Return the 32 bits of a dotted IPv4 address.
 
     Raises:
         ValueError: it is not one.
     """
     try:
         return int.from_bytes(socket.inet_pton(socket.AF_INET, address), "big")
-    except (OSError, ValueError) as bad:
-        raise ValueError(f"not an IPv4 address: {address!r}") from bad
+    except (OSError, ValueError) as error:
+        raise ValueError(f"not an IPv4 address: {address!r}") from error
 
 
 def int_to_ip(value: int) -> str:
-    """The dotted form of 32 bits."""
+    """Write 32 bits as a dotted IPv4 address."""
     return socket.inet_ntop(socket.AF_INET, value.to_bytes(4, "big"))
 
 
 def ipv4(value: str, what: str) -> str:
-    """A unicast IPv4 address that a guest or a node may have."""
+    """Check a unicast IPv4 address that a guest or a node may have."""
     try:
         bits = ip_to_int(value)
     except ValueError:
@@ -79,7 +79,7 @@ def ipv4(value: str, what: str) -> str:
 
 
 def ipv6(value: str, what: str) -> str:
-    """An IPv6 address in its canonical form."""
+    """Check an IPv6 address and return its canonical form."""
     try:
         return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, value))
     except (OSError, ValueError):

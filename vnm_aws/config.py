@@ -1,4 +1,4 @@
-"""The configuration of the driver: one YAML file beside OpenNebula's own.
+"""Read the configuration of the driver: one YAML file beside OpenNebula's own.
 
 OpenNebula distributes it with `onehost sync`. It is written by oneadmin and read by root, so it is data only: parsed
 safely, every key and value checked. Parsing YAML costs more than all the rest of a driver call's start,
@@ -21,7 +21,7 @@ _SIZE_LIMIT = 65536
 
 
 class Config(NamedTuple):
-    """Every key of the file, with its default."""
+    """Hold every key of the file, with its default."""
 
     datapath_type: str = "system"
     underlay_interface: str = "auto"
@@ -36,7 +36,7 @@ _RANGES = {"internet_mtu": (576, 9001), "vni_base": (0, 16_000_000), "lock_timeo
 
 
 def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int, int]], path: str) -> dict[str, Any]:
-    """The values of a parsed file over their defaults, each of its default's type and within its range.
+    """Lay the values of a parsed file over their defaults; check that each has its default's type and is in range.
 
     Args:
         values: what the YAML parser returned.
@@ -64,7 +64,7 @@ def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int,
 
 
 def check(values: object, path: str = PATH) -> Config:
-    """The configuration that a parsed file means.
+    """Check a parsed file and return the configuration that it means.
 
     Raises:
         AwsOvsError: a key or value that makes no sense.
@@ -82,7 +82,7 @@ def check(values: object, path: str = PATH) -> Config:
 
 
 def read(path: str, then: str = "") -> object:
-    """What a YAML file holds; None when there is none.
+    """Read a YAML file; None when there is none.
 
     Args:
         path: of the file.
@@ -102,10 +102,10 @@ def read(path: str, then: str = "") -> object:
         return values
     except FileNotFoundError:
         return None
-    except OSError as bad:
-        raise AwsOvsError(f"{path} cannot be read ({bad.strerror})", "check its owner and mode") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as bad:
-        where = getattr(bad, "problem_mark", None)
+    except OSError as error:
+        raise AwsOvsError(f"{path} cannot be read ({error.strerror})", "check its owner and mode") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
         raise AwsOvsError(f"{path}{line} is not valid YAML", f"correct it{then}") from None
 
@@ -116,7 +116,7 @@ def parse(path: str) -> Config:
 
 
 def load(path: str = PATH, cache: str = CACHE) -> Config:
-    """The configuration in force; the defaults where there is no file.
+    """Return the configuration in force; the defaults where there is no file.
 
     Raises:
         AwsOvsError: the file is not valid.

@@ -1,4 +1,4 @@
-"""Writing files that a kill at any instant leaves whole."""
+"""Write files that a kill at any instant leaves whole."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def replace(path: str, text: str) -> None:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(temporary, path)
-    except OSError as bad:
-        raise AwsOvsError(f"{path} cannot be written ({bad.strerror})", f"see 'df {os.path.dirname(path)}'") from None
+    except OSError as error:
+        raise AwsOvsError(f"{path} cannot be written ({error.strerror})", f"see 'df {os.path.dirname(path)}'") from None
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -39,12 +39,12 @@ def remove(path: str) -> None:
         _sweep(path)
     except FileNotFoundError:
         pass
-    except OSError as bad:
-        raise AwsOvsError(f"{path} cannot be removed ({bad.strerror})", "see 'mount' and 'dmesg'") from None
+    except OSError as error:
+        raise AwsOvsError(f"{path} cannot be removed ({error.strerror})", "see 'mount' and 'dmesg'") from None
 
 
 def _sweep(path: str) -> None:
-    """Remove what processes that were killed in `replace` have left."""
+    """Remove the temporary files of processes that were killed in `replace`."""
     directory, name = os.path.split(path)
     for other in os.listdir(directory):
         if other.startswith(f"{name}.") and other.endswith(".tmp"):

@@ -1,4 +1,4 @@
-"""A lock around read, plan and apply: one for a node, one for a front-end.
+"""Lock read, plan and apply: one lock for a node, one for a front-end.
 
 Whoever has to wait does so in the kernel's queue, first come, first served. The kernel also takes out of it, and frees of
 the lock, a process that dies, however it dies.
@@ -24,7 +24,7 @@ def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
     """Hold a lock, by default the node's.
 
     Args:
-        what: who holds it, as the error of one that waits in vain shows it.
+        what: who holds it; the error of a process that waits in vain shows it.
         timeout: seconds to wait.
         path: the lock file.
 
@@ -45,7 +45,7 @@ def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tried(what: str, path: str) -> Iterator[bool]:
-    """Hold a lock if it is free; False when it is not."""
+    """Hold a lock if it is free; yield whether it was."""
     with _opened(path) as descriptor:
         free = _free(descriptor)
         if free:
@@ -60,9 +60,9 @@ def _opened(path: str) -> Iterator[int]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         # A tool that outlives its killed starter is still at work, and so has the lock.
         os.set_inheritable(descriptor, True)
-    except OSError as bad:
+    except OSError as error:
         raise AwsOvsError(
-            f"{path} cannot be opened ({bad.strerror})",
+            f"{path} cannot be opened ({error.strerror})",
             "run this as its owner: oneadmin on a front-end, root on a node",
         ) from None
     try:

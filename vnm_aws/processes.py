@@ -1,4 +1,4 @@
-"""Running one of the node's tools.
+"""Run the node's tools.
 
 `subprocess` would add 7 ms to the start of every driver call; a tool here needs only arguments, a text on stdin
 and its stderr, which two anonymous files serve without any pipe that could fill up.
@@ -15,7 +15,7 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 class Tool(NamedTuple):
-    """A tool that has been started."""
+    """Name a tool that has been started."""
 
     name: str
     pid: int
@@ -49,7 +49,7 @@ def start(argv: Sequence[str], stdin: str = "") -> Tool:
 
 
 def _find(name: str) -> str:
-    """Where a tool is; `posix_spawnp` would look in the PATH of whoever has started us."""
+    """Find a tool; `posix_spawnp` would look in the PATH of whoever has started us."""
     for directory in _ENVIRONMENT["PATH"].split(":"):
         path = f"{directory}/{name}"
         if os.access(path, os.X_OK):

@@ -1,4 +1,4 @@
-"""A VM as OpenNebula describes it to a network driver, read from the XML into typed values.
+"""Read the VM that OpenNebula describes to a network driver from its XML into typed values.
 
 The document that `pre`, `post` and `clean` get keeps every element in a parent of its own (many sibling TEMPLATE),
 the one for `update_sg` and `update_nic` may be whole; reading all TEMPLATE children serves both. The text is
@@ -24,7 +24,7 @@ MAX_VNI = 0xFFFFFF
 
 
 class PortRange(NamedTuple):
-    """`size` ports from `external` on, at the shared private address, are the VM's from `internal` on."""
+    """Lead `size` ports from `external` on, at the shared private address, to the VM's ports from `internal` on."""
 
     external: int
     internal: int
@@ -32,7 +32,7 @@ class PortRange(NamedTuple):
 
 
 class Alias(NamedTuple):
-    """A NIC_ALIAS: a further address of its parent NIC."""
+    """Describe a NIC_ALIAS: a further address of its parent NIC."""
 
     nic_id: int
     ip: str | None
@@ -44,7 +44,7 @@ class Alias(NamedTuple):
 
 
 class Nic(NamedTuple):
-    """A NIC of this driver, with its aliases."""
+    """Describe a NIC of this driver, with its aliases."""
 
     nic_id: int
     target: str
@@ -64,22 +64,22 @@ class Nic(NamedTuple):
     aliases: tuple[Alias, ...]
 
     def vni(self, vni_base: int) -> int:
-        """VLAN_ID, or for a VNET older than the driver `vni_base` + NETWORK_ID: the same on every node."""
+        """Return VLAN_ID, or for a VNET older than the driver `vni_base` + NETWORK_ID: the same on every node."""
         return self.vlan_id if self.vlan_id is not None else vni_base + self.network_id
 
     def private_addresses(self) -> tuple[tuple[str | None, PortRange | None], ...]:
-        """AWS_PRIVATE_IP and ports of the NIC and of each alias."""
+        """Return AWS_PRIVATE_IP and ports of the NIC and of each alias."""
         return ((self.private_ip, self.ports), *((alias.private_ip, alias.ports) for alias in self.aliases))
 
     @property
     def gateways(self) -> tuple[str, ...]:
-        """The gateway addresses that the guest may ask for at this NIC."""
+        """List the gateway addresses that the guest may ask for at this NIC."""
         wanted = [self.gateway, *(alias.gateway for alias in self.aliases if not alias.external)]
         return tuple(dict.fromkeys(address for address in wanted if address))
 
 
 class Vm(NamedTuple):
-    """What a driver action needs to know of a VM."""
+    """Hold what a driver action needs to know of a VM."""
 
     vm_id: int
     hostname: str
@@ -89,14 +89,14 @@ class Vm(NamedTuple):
 
     @property
     def concerned(self) -> tuple[Nic, ...]:
-        """The NICs that the action is about: the one being attached or detached, with an alias its parent; else all."""
+        """List the NICs that the action is about: the NIC being attached or detached, an alias's parent; else all."""
         if not self.attaching:
             return self.nics
         return tuple(nic for nic in self.nics if nic.attach or any(alias.attach for alias in nic.aliases))
 
 
 def decode(stdin: bytes) -> bytes:
-    """The XML in what OpenNebula sends on stdin.
+    """Decode the XML that OpenNebula sends on stdin.
 
     Raises:
         AwsOvsError: it is too large or not base64.
@@ -105,14 +105,14 @@ def decode(stdin: bytes) -> bytes:
         raise AwsOvsError(f"the VM document on stdin is larger than {SIZE_LIMIT} bytes", "reduce the VM's template")
     try:
         return binascii.a2b_base64(b"".join(stdin.split()), strict_mode=True)
-    except binascii.Error as bad:
+    except binascii.Error as error:
         raise AwsOvsError(
-            f"the VM document on stdin is not base64 ({str(bad).lower()})", "send what OpenNebula sends"
+            f"the VM document on stdin is not base64 ({str(error).lower()})", "send what OpenNebula sends"
         ) from None
 
 
 def parse(document: bytes) -> Vm:
-    """The VM that an XML document describes.
+    """Read the VM that an XML document describes.
 
     Args:
         document: the XML, in either of OpenNebula's shapes.
@@ -125,8 +125,8 @@ def parse(document: bytes) -> Vm:
     )
     try:
         root = etree.fromstring(document, parser)
-    except (etree.XMLSyntaxError, ValueError) as bad:
-        raise AwsOvsError(f"the VM document is not well-formed XML ({str(bad)[:100]})", "send it whole") from None
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise AwsOvsError(f"the VM document is not well-formed XML ({str(error)[:100]})", "send it whole") from None
     info: Any = root.getroottree().docinfo
     if info.doctype:
         raise AwsOvsError("the VM document declares a document type, which OpenNebula never does", "send plain XML")
@@ -140,7 +140,7 @@ def parse(document: bytes) -> Vm:
 
 
 class _Fields:
-    """The child elements of a NIC or NIC_ALIAS as stripped text, and which element errors name."""
+    """Give the child elements of a NIC or NIC_ALIAS as stripped text, and the name of the element for errors."""
 
     def __init__(self, element: etree._Element) -> None:
         self._texts: dict[str, str] = {}
@@ -172,16 +172,16 @@ class _Fields:
         return text == "YES" if text else default
 
     def ports(self) -> PortRange | None:
-        """EXTERNAL_PORT_RANGE and INTERNAL_PORT_RANGE as oned writes them: `9001:9010` and `1-10/9001`."""
+        """Read EXTERNAL_PORT_RANGE and INTERNAL_PORT_RANGE as oned writes them: `9001:9010` and `1-10/9001`."""
         external, internal = self.text("EXTERNAL_PORT_RANGE"), self.text("INTERNAL_PORT_RANGE")
         if not external and not internal:
             return None
         outer = re.fullmatch(r"([0-9]{1,5})[:-]([0-9]{1,5})", external)
         inner = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})(?:/([0-9]{1,5}))?", internal)
         if not outer or not inner:
-            bad = "EXTERNAL_PORT_RANGE" if not outer else "INTERNAL_PORT_RANGE"
+            wrong = "EXTERNAL_PORT_RANGE" if not outer else "INTERNAL_PORT_RANGE"
             raise AwsOvsError(
-                f"{self.what(bad)} {addresses.shown(self.text(bad))} is not a range as oned writes it "
+                f"{self.what(wrong)} {addresses.shown(self.text(wrong))} is not a range as oned writes it "
                 "(9001:9010 and 1-10/9001)",
                 "set PORT_START and PORT_SIZE of the address range again",
             )
@@ -239,7 +239,7 @@ def _refuse_twice(key: str, values: list[str]) -> None:
 
 
 def _context_mtus(root: etree._Element) -> dict[str, str]:
-    """ETHx_MTU of the context, by NIC_ID: the GUEST_MTU of the network, which the NIC itself does not carry."""
+    """Return ETHx_MTU of the context, by NIC_ID: the GUEST_MTU of the network, which the NIC itself does not carry."""
     texts: dict[str, str] = {}
     for element in root.iterfind("TEMPLATE/CONTEXT/*"):
         match = re.fullmatch(r"ETH([0-9]+)_MTU", str(element.tag))
