@@ -10,6 +10,7 @@ import pytest
 
 from tests.world.ec2.region import Ec2World
 from tests.world.oned.server import Oned
+from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import Cloud
 
@@ -49,3 +50,18 @@ def cloud(ec2_world: Ec2World, oned_server: Oned, tmp_path: Path, monkeypatch: p
     for key, value in made.environment.items():
         monkeypatch.setenv(key, value)
     return made
+
+
+@pytest.fixture
+def oned(oned_server: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Oned:
+    """That oned alone, as it is at the start; this process finds it as the programs do."""
+    oned_server.reset()
+    for key, value in oned_server.environment(tmp_path).items():
+        monkeypatch.setenv(key, value)
+    return oned_server
+
+
+@pytest.fixture
+def client(oned: Oned) -> Client:
+    """The front-end's client of that oned."""
+    return Client()

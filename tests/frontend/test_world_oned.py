@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import re
 import signal
 import stat
 import subprocess
@@ -13,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 import xmlrpc.client
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +28,6 @@ ROOT = Path(__file__).parents[2]
 XMLRPC = ROOT / "tests" / "recordings" / "xmlrpc"
 RUNNING_VM = (XMLRPC.parent / "hooks" / "vm-running.xml").read_bytes()
 PAIRS = sorted(path.name.removesuffix(".request.xml") for path in XMLRPC.glob("*.request.xml"))
-
-# Elements whose text the real oned takes from the clock or from chance. None of the recorded replies has one.
-NOT_DETERMINISTIC: frozenset[str] = frozenset()
 
 
 def request_of(pair: str) -> bytes:
@@ -58,66 +53,44 @@ def recorded(number: str) -> bytes:
     return text.encode()
 
 
-def values(response: bytes) -> list[tuple[str, str]]:
-    """Type and text of each element of a response's array."""
-    found = etree.fromstring(response).findall("params/param/value/array/data/value")
-    assert found, response
-    return [(str(value[0].tag), value[0].text or "") for value in found]
-
-
-def tree(document: str) -> list[tuple[str, str]]:
-    """Names and texts of a document, in order."""
-    root = etree.fromstring(document.encode())
-    paths = root.getroottree()
-    return [
-        (re.sub(r"\[\d+\]", "", paths.getpath(node)), "" if node.tag in NOT_DETERMINISTIC else node.text or "")
-        for node in root.iter()
-    ]
+NETWORKS = {
+    "public-eip": """
+        BRIDGE="ovsbr0" VLAN_ID="100" GUEST_MTU="1450" FILTER_IP_SPOOFING="YES" FILTER_MAC_SPOOFING="YES"
+        AR=[ TYPE="IP4", IP="192.168.0.250", SIZE="1",
+             AWS_PRIVATE_IP="10.0.0.41", EXTERNAL_IP="54.10.20.41", AWS_ALLOCATION_ID="eipalloc-0a1" ]
+        AR=[ TYPE="IP4", IP="192.168.0.251", SIZE="1",
+             AWS_PRIVATE_IP="10.0.0.42", EXTERNAL_IP="54.10.20.42", AWS_ALLOCATION_ID="eipalloc-0a2" ]""",
+    "private": """
+        AUTOMATIC_VLAN_ID="YES" MTU="1400" INBOUND_AVG_BW="1000"
+        AR=[ TYPE="IP4", IP="192.168.0.10", SIZE="100" ]""",
+}
 
 
 def as_recorded(oned: Oned) -> None:
     """Bring a fresh stand-in into the state in which the recordings begin."""
-    oned.load(recorded("002"))
-    oned.load(recorded("011"))
-    oned.load(recorded("034"))
-    oned.load(recorded("037"))
-    # What the recorded calls make is not there yet.
-    oned.forget("CLUSTER", 100)
-    oned.forget("VNET", 5)
-    oned.set_next_id("CLUSTER", 100)
+    for name in ("h1", "h2"):
+        oned.add_host(name, template='HOSTNAME="vm"')
     oned.set_next_id("HOST", 3)
+    common = 'VN_MAD="aws_ovs" GATEWAY="192.168.0.1" NETWORK_ADDRESS="192.168.0.0" NETWORK_MASK="255.255.255.0"'
+    for name, template in NETWORKS.items():
+        vnet = oned.add_vnet(f'NAME="{name}" {common} DNS="10.0.0.2" {template}')
+        for ar_id in range(template.count("AR=")):
+            oned.lease(vnet, ar_id, 1)  # there were VMs, which leave an empty list of leases
+            oned.unlease(vnet, ar_id, 1)
     oned.set_next_id("VNET", 5)
+    oned.load(recorded("037"))
 
 
-BETWEEN: dict[str, Callable[[Oned], None]] = {"017": lambda oned: oned.finish_vnet_create(5)}
-"""What happened just before a recorded call."""
-
-
-def test_every_recorded_call_is_answered_as_recorded() -> None:
-    with Oned() as oned:
-        as_recorded(oned)
-        assert len(PAIRS) == 38
-        for pair in PAIRS:
-            happens = BETWEEN.get(pair[:3])
-            if happens is not None:
-                happens(oned)
-            body = request_of(pair)
-            if pair.endswith("bad-auth"):
-                body = body.replace(SESSION.encode(), b"oneadmin:wrong")
-            response = post(oned, body)
-            ours, theirs = values(response), values(response_of(pair))
-            if theirs[1][1].startswith("<"):
-                assert tree(ours[1][1]) == tree(theirs[1][1]), pair
-                ours[1] = theirs[1] = ("string", "")
-            assert ours == theirs, pair
-            if not NOT_DETERMINISTIC:
-                assert response == response_of(pair), pair
-
-
-@pytest.fixture
-def oned() -> Iterator[Oned]:
-    with Oned() as started:
-        yield started
+def test_every_recorded_call_is_answered_as_recorded(oned: Oned) -> None:
+    as_recorded(oned)
+    assert len(PAIRS) == 38
+    for pair in PAIRS:
+        if pair.startswith("017"):
+            oned.finish_vnet_create(5)
+        body = request_of(pair)
+        if pair.endswith("bad-auth"):
+            body = body.replace(SESSION.encode(), b"oneadmin:wrong")
+        assert post(oned, body) == response_of(pair), pair
 
 
 def call(oned: Oned, method: str, *arguments: Any) -> list[Any]:
@@ -145,27 +118,13 @@ def test_what_is_no_call_is_a_fault(oned: Oned, method: str, arguments: tuple[An
     assert caught.value.faultCode == code
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b"<methodCall></methodCall>"])
-def test_what_is_no_xmlrpc_is_a_fault(oned: Oned, body: bytes) -> None:
-    with pytest.raises(xmlrpc.client.Fault) as caught:
-        xmlrpc.client.loads(post(oned, body).decode())
-    assert caught.value.faultCode == oned_wire.BAD_REQUEST
-
-
-def test_another_path_is_not_found(oned: Oned) -> None:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(oned.endpoint.replace("RPC2", "nothing"), b"", timeout=10)
-    assert caught.value.code == 404
-
-
 def test_a_connection_serves_several_calls(oned: Oned) -> None:
-    host, port = oned.endpoint.removeprefix("http://").removesuffix("/RPC2").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(oned.endpoint.split("/")[2], timeout=10)
     connection.connect()
     socket = connection.sock
-    for pair in (PAIRS[0], PAIRS[0]):
-        connection.request("POST", "/RPC2", request_of(pair))
-        assert connection.getresponse().read() == response_of(pair)
+    for _ in range(2):
+        connection.request("POST", "/RPC2", request_of(PAIRS[0]))
+        assert connection.getresponse().read() == response_of(PAIRS[0])
         assert connection.sock is socket
     connection.close()
 
@@ -180,7 +139,7 @@ def test_a_template_keeps_all_but_the_escape_of_a_quote(oned: Oned) -> None:
     assert found == {"A": 'say "x"', "B": r"a\\b", "C": "[1, 2] = #3", "D": "two\nlines", "E": "plain", "F": ""}
 
 
-@pytest.mark.parametrize("text", ["A", "A=[B]", "A = [ B=1", "A = [ B=1, ]", 'A="1', "<A>"])
+@pytest.mark.parametrize("text", ["A", "A=[B]", "A = [ B=1", "A = [ B=1, ]", 'A="1'])
 def test_what_is_no_template_is_refused(oned: Oned, text: str) -> None:
     host_id = oned.add_host("h1")
     before = oned.document("HOST", host_id)
@@ -199,17 +158,14 @@ def test_an_empty_template_is_one(oned: Oned) -> None:
     assert b"<A>" not in oned.document("HOST", host_id)
 
 
-@pytest.mark.parametrize("kind", ["CLUSTER", "HOST", "VNET", "VM", "HOOK"])
+@pytest.mark.parametrize("kind", ["HOST", "VNET", "VM"])
 def test_a_document_is_what_the_call_answers(oned: Oned, kind: str) -> None:
     as_recorded(oned)
     oned.add_vm(RUNNING_VM, vm_id=0)
     oned.forget_calls()
-    method = f"one.{'vn' if kind == 'VNET' else kind.lower()}.info"
     document = oned.document(kind, 0)
     assert oned.calls() == []
-    assert call(oned, method, 0)[:2] == [True, document.decode()]
-    with pytest.raises(oned_wire.OneError):
-        oned.document(kind, 12345)
+    assert call(oned, f"one.{kind.lower().removesuffix('et')}.info", 0)[:2] == [True, document.decode()]
 
 
 # What a test arranges
@@ -223,14 +179,6 @@ sys.stdin.readline()
 client.update_host(client.add_host("h1", "kvm", "kvm", 0), {"A": "1"})
 print("done", flush=True)
 """
-
-
-@pytest.fixture
-def client(oned: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
-    """Production's."""
-    for name, value in oned.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    return Client()
 
 
 @pytest.mark.parametrize(
@@ -254,17 +202,11 @@ def test_a_caller_dies_before_or_after_a_change(
     assert ["A" in host.template for host in client.hosts()] == [updated] * hosts
 
 
-def test_a_kill_needs_a_call_a_moment_and_a_process(oned: Oned) -> None:
-    for n, pid in ((0, 1000), (1, 0)):
-        with pytest.raises(ValueError, match="kill_at needs"):
-            oned.kill_at(n, "before", pid)
-
-
 def test_calls_fail_as_often_as_arranged(oned: Oned, client: Client) -> None:
     oned.fail_next("one.host.allocate", times=2)
     oned.fail_next("one.host.allocate", oned_wire.ACTION, text="Not now.")
     for message in ("Internal error", "Internal error", "Not now"):
-        with pytest.raises(AwsOvsError, match=rf"oned refused: \[one.host.allocate\] {message}$"):
+        with pytest.raises(AwsOvsError, match=rf"oned refused: \[one.host.allocate\] {message};"):
             client.add_host("h1", "kvm", "kvm", 0)
     assert client.hosts() == []
     assert client.add_host("h1", "kvm", "kvm", 0) == 0
@@ -285,9 +227,8 @@ def test_calls_are_recorded(oned: Oned, client: Client) -> None:
         client.update_vm(9, {"A": "1"})
     assert oned.calls() == ["one.host.allocate", "one.hostpool.info", "one.vm.update"]
     assert oned.mutating_calls() == ["one.host.allocate", "one.vm.update"]
-    assert oned.call_details()[2].arguments == (9, 'A="1"', 1)
     oned.forget_calls()
-    assert (oned.calls(), oned.mutating_calls(), oned.call_details()) == ([], [], [])
+    assert (oned.calls(), oned.mutating_calls()) == ([], [])
     assert len(client.hosts()) == 1
 
 

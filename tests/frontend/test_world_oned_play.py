@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,26 +23,6 @@ RANGE = 'AR=[TYPE="IP4", IP="192.168.0.250", SIZE="2", AWS_PRIVATE_IP="10.0.0.41
 HOOK = 'NAME="h" TYPE="api" CALL="one.vn.add_ar" COMMAND="aws_ovs/x" ARGUMENTS="$API" ARGUMENTS_STDIN="YES"'
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Oned]:
-    with Oned() as started:
-        yield started
-
-
-@pytest.fixture
-def oned(server: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Oned:
-    """The shared one, which the test finds empty, and in its environment."""
-    server.reset()
-    for name, value in server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    return server
-
-
-@pytest.fixture
-def client(oned: Oned) -> Client:
-    return Client()
-
-
 def small(document: bytes) -> bytes:
     """A VM's document without its largest part."""
     root = oned_vm.read(document)
@@ -54,10 +34,6 @@ def small(document: bytes) -> bytes:
 
 
 # Production's client
-
-
-def test_version(client: Client) -> None:
-    assert client.version() == "7.2.0"
 
 
 @pytest.mark.parametrize(("state", "leads"), [(0, True), (1, False), (2, False), (3, True)])
@@ -306,14 +282,6 @@ def test_a_network_fails_with_the_driver_s_message(oned: Oned, client: Client) -
     assert (network.state, network.template["ERROR"].endswith(" : no VNI is free")) == (objects.NETWORK_ERROR, True)
     with pytest.raises(AwsOvsError, match="ERROR"):
         client.add_range(vnet, {"TYPE": "ETHER", "SIZE": "1"})
-
-
-def test_a_deleted_network_is_gone(oned: Oned, client: Client) -> None:
-    vnet = oned.add_vnet(NET)
-    oned.finish_vnet_delete(vnet)
-    with pytest.raises(NotFoundError):
-        client.network(vnet)
-    assert oned.add_vnet(NET) == vnet + 1
 
 
 def test_a_vm_runs_moves_and_ends(oned: Oned, client: Client) -> None:

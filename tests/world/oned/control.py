@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from tests.world.killing import end
 
-from .wire import Call, OneError
+from .wire import INTERNAL, OneError
 
 When = Literal["before", "after"]
 
@@ -18,63 +18,76 @@ class CallerKilledError(Exception):
     """The caller is dead: there is nobody to reply to."""
 
 
-@dataclass
-class _Kill:
-    countdown: int
-    when: When
-    pid: int
-
-
 class Control:
-    """The arrangements, and the record of calls. Whoever uses it holds the lock of its Oned."""
+    """The arrangements, and the record of calls."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self._kills: list[_Kill] = []
+        # Re-entrant, for what a test does within a callback may do more of it.
+        self._lock = threading.RLock()
+        self._forget_arrangements()
+
+    def _forget_arrangements(self) -> None:
+        self._calls: list[tuple[str, bool]] = []
+        self._kills: list[tuple[int, When, int]] = []
         self._failures: dict[str, list[OneError]] = defaultdict(list)
         self._callbacks: dict[str, list[Callable[[], None]]] = defaultdict(list)
 
-    def kill_at(self, number: int, when: When, pid: int) -> None:
-        """Arrange a kill at the number-th call from now, 1 for the next."""
-        if number < 1 or when not in ("before", "after") or pid < 1:
-            raise ValueError(f"kill_at needs a call number from 1, before or after, and a PID: {number}, {when}, {pid}")
-        self._kills.append(_Kill(number, when, pid))
+    def calls(self) -> list[str]:
+        """List the methods called since forget_calls(): failed calls too, but none that was not authenticated."""
+        with self._lock:
+            return [method for method, _ in self._calls]
 
-    def fail_next(self, method: str, error: OneError, times: int) -> None:
-        """Arrange that the next calls of a method fail."""
-        self._failures[method].extend([error] * times)
+    def mutating_calls(self) -> list[str]:
+        """List those of them that change something when they succeed."""
+        with self._lock:
+            return [method for method, mutates in self._calls if mutates]
+
+    def forget_calls(self) -> None:
+        """Begin the record of calls anew."""
+        with self._lock:
+            self._calls.clear()
+
+    def kill_at(self, n: int, when: When, pid: int) -> None:
+        """Kill a process at the n-th call from now on, the first being 1; nobody gets a reply to that call.
+
+        Args:
+            when: "before" the call takes effect, or "after", but before the reply.
+        """
+        with self._lock:
+            self._kills.append((n, when, pid))
+
+    def fail_next(self, method: str, code: int = INTERNAL, times: int = 1, text: str = "Internal error") -> None:
+        """Let the next `times` calls of a method ("one.vn.add_ar") fail without effect, with a code of wire."""
+        with self._lock:
+            self._failures[method].extend([OneError(code, text)] * times)
 
     def before(self, method: str, callback: Callable[[], None]) -> None:
-        """Arrange that a function runs before the next call of a method does."""
-        self._callbacks[method].append(callback)
+        """Run a function once, just before the next call of a method does its work."""
+        with self._lock:
+            self._callbacks[method].append(callback)
 
-    def callback(self, method: str) -> Callable[[], None] | None:
-        """The function to run before this call, once."""
-        waiting = self._callbacks[method]
-        return waiting.pop(0) if waiting else None
+    def _perform(self, method: str, mutates: bool, work: Callable[[], int | str]) -> int | str:
+        """Do the work of a call, and what is arranged for it. Raises CallerKilledError when that kills the caller."""
+        with self._lock:
+            waiting = self._callbacks[method]
+            callback = waiting.pop(0) if waiting else None
+        if callback is not None:
+            callback()
+        with self._lock:
+            self._calls.append((method, mutates))
+            self._kills = [(count - 1, when, pid) for count, when, pid in self._kills if count > 0]
+            due = [(when, pid) for count, when, pid in self._kills if count == 0]
+            _kill([pid for when, pid in due if when == "before"])
+            try:
+                if self._failures[method]:
+                    raise self._failures[method].pop(0)
+                return work()
+            finally:
+                _kill([pid for when, pid in due if when == "after"])
 
-    def arrived(self, call: Call) -> list[_Kill]:
-        """Record a call; the kills that are due after it. Raises CallerKilledError when one was due before it."""
-        self.calls.append(call)
-        for kill in self._kills:
-            kill.countdown -= 1
-        due = [kill for kill in self._kills if kill.countdown == 0]
-        self._kills = [kill for kill in self._kills if kill.countdown > 0]
-        self._kill([kill for kill in due if kill.when == "before"])
-        return [kill for kill in due if kill.when == "after"]
 
-    def check_failure(self, method: str) -> None:
-        """Raise the failure that is arranged for this call."""
-        waiting = self._failures[method]
-        if waiting:
-            raise waiting.pop(0)
-
-    def finished(self, due: list[_Kill]) -> None:
-        """Carry out the kills after a call. Raises CallerKilledError when there was one."""
-        self._kill(due)
-
-    def _kill(self, due: list[_Kill]) -> None:
-        for kill in due:
-            end(kill.pid)
-        if due:
-            raise CallerKilledError
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        end(pid)
+    if pids:
+        raise CallerKilledError
