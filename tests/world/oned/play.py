@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from . import methods, vn_methods
+from . import methods
 from . import vm as oned_vm
 from .control import Control
-from .objects import Hook
-from .state import METHODS, State
+from .state import METHODS, Hook, State
 from .template import Template, from_element, parse
 from .vm import ACTIVE, RUNNING, Vm
 from .vnet import ERROR, HELD, LOCK_CREATE, READY, AddressRange
@@ -45,12 +44,7 @@ class Play(Control):
             self._state.raft_state, self._state.server_id = state, -1 if state == 0 else 0
 
     def finish_vnet_create(self, vnet_id: int, printed: str = "") -> None:
-        """Let the driver's vnet_create end well.
-
-        Args:
-            printed: its stdout, a template: attributes, and `AR = [ ... ]` for each address range. The network goes
-                to ERROR when it is none.
-        """
+        """Let the driver's vnet_create end well; the network goes to ERROR when what it printed is no template."""
         with self._lock:
             vnet = self._state.vnets[vnet_id]
             if vnet.state != LOCK_CREATE:
@@ -58,14 +52,14 @@ class Play(Control):
             try:
                 merged = Template(vnet.template)
                 merged.merge(parse(printed))
+                ranges = merged.vectors("AR")
+                merged.take("AR")
                 vnet.update(merged)
-                for item in merged.vectors("AR"):
+                for item in ranges:
                     vnet.add_range(item)
+                vnet.set_state(READY)
             except OneError as error:
                 self.fail_vnet_create(vnet_id, str(error))
-                return
-            merged.take("AR")
-            vnet.set_state(READY)
 
     def fail_vnet_create(self, vnet_id: int, message: str) -> None:
         """Let the driver's vnet_create fail; `message` is what it printed."""
@@ -84,16 +78,7 @@ class Play(Control):
         state: int = ACTIVE,
         lcm_state: int = RUNNING,
     ) -> int:
-        """Add a VM.
-
-        Args:
-            document: as one.vm.info prints one.
-            vm_id: None for the next one; an ID that is there is replaced.
-            host_id: where it is, a host that oned has; None for where the document says.
-
-        Returns:
-            Its ID.
-        """
+        """Add the VM of a document, in place of one with that ID (None: the next), on a host of oned; its ID."""
         with self._lock:
             number = self._state.next_ids["VM"] if vm_id is None else vm_id
             self._state.next_ids["VM"] = max(self._state.next_ids["VM"], number + 1)
@@ -173,13 +158,10 @@ class Play(Control):
     def add_vnet(self, template: str, clusters: Sequence[int] = (0,), ready: bool = True) -> int:
         """Add a virtual network without a call, as one.vn.allocate does; its ID.
 
-        Args:
-            template: what a user gives: NAME, VN_MAD, and `AR = [ ... ]` for each address range.
-            clusters: that it is in.
-            ready: False leaves it to the driver's vnet_create. See finish_vnet_create.
+        Unless it is `ready`, the driver is to create it: see finish_vnet_create.
         """
         with self._lock:
-            number = int(vn_methods.vn_allocate(self._state, template, clusters[0]))
+            number = int(methods.vn_allocate(self._state, template, clusters[0]))
             self._state.vnets[number].clusters = list(clusters)
             if ready:
                 self.finish_vnet_create(number)
@@ -214,17 +196,19 @@ class Play(Control):
             del getattr(self._state, f"{kind.lower()}s")[number]
 
     def populate(self, document: bytes, hosts: int = 500, vms: int = 8000) -> None:
-        """Add many hosts and VMs, the VMs spread over all hosts that are there then.
-
-        Args:
-            document: of the VM that all are like, but for ID and host.
-        """
+        """Add many hosts and VMs like that of a document, the VMs spread over all hosts that are there then."""
         with self._lock:
             for _ in range(hosts):
                 self.add_host(f"host{self._state.next_ids['HOST']}")
             there = list(self._state.hosts.values())
-            copy = oned_vm.copies(document)
+            root = oned_vm.read(document)
+            # Numbers that are nowhere else in a document mark the places; they have the form of what they stand for.
+            marks = (2**40 + 1, 2**40 + 2, "host-name-mark", 2**40 + 3)
+            oned_vm.renumber(root, 2**40 + 1)
+            oned_vm.place(root, 2**40 + 2, "host-name-mark", 2**40 + 3)
+            marked = Vm.of(root)
             for index in range(vms):
-                host = there[index % len(there)]
-                vm = copy(self._state.new_id("VM"), host.host_id, host.name, host.cluster_id)
-                self._state.vms[vm.vm_id] = vm
+                host, number, text = there[index % len(there)], self._state.new_id("VM"), marked.document
+                for mark, value in zip(marks, (number, host.host_id, host.name, host.cluster_id), strict=True):
+                    text = text.replace(str(mark), str(value))
+                self._state.vms[number] = Vm(number, marked.state, host.host_id, text)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from lxml import etree
 
-from .wire import INTERNAL, OneError
+from .wire import INTERNAL, RPC_API, OneError
 
 Value = str | dict[str, str]
 
@@ -22,19 +22,16 @@ _ATTRIBUTE = re.compile(rf"({_NAME})[ \t]*=[ \t]*(?:{_BLANK}\[({_INNER})\]|({_VA
 _NEXT_PAIR = re.compile(rf"{_BLANK},?{_BLANK}({_NAME})[ \t]*=[ \t]*({_VALUE})")
 
 
-def cdata(text: object) -> str:
-    """Write a text as oned prints it in an element."""
-    return "<![CDATA[" + str(text).replace("]]>", "]]]]><![CDATA[>") + "]]>"
+def element(name: str, value: Value | int) -> str:
+    """Write an element that holds a text, or named texts in the order of their names, as oned keeps them."""
+    if isinstance(value, dict):
+        return f"<{name}>" + "".join(element(key, text) for key, text in sorted(value.items())) + f"</{name}>"
+    return f"<{name}><![CDATA[" + str(value).replace("]]>", "]]]]><![CDATA[>") + f"]]></{name}>"
 
 
-def element(name: str, text: object) -> str:
-    """Write an element that holds text."""
-    return f"<{name}>{cdata(text)}</{name}>"
-
-
-def vector(name: str, values: Mapping[str, str]) -> str:
-    """Write an element that holds named texts, in the order of their names, as oned keeps them."""
-    return f"<{name}>" + "".join(element(key, values[key]) for key in sorted(values)) + f"</{name}>"
+def ids(name: str, numbers: Iterable[int]) -> str:
+    """Write a collection of IDs."""
+    return f"<{name}>" + "".join(f"<ID>{number}</ID>" for number in sorted(numbers)) + f"</{name}>"
 
 
 class Template(list[tuple[str, Value]]):
@@ -65,15 +62,20 @@ class Template(list[tuple[str, Value]]):
         self[:] = [(key, value) for key, value in self if key not in names]
         self.extend((key, value) for key, value in other if value != {})
 
+    def updated(self, text: str, how: int, before: str = "Cannot update template. ", code: int = INTERNAL) -> Template:
+        """Give the template after an update that replaces it (0) or is appended to it (1)."""
+        if how not in (0, 1):
+            raise OneError(RPC_API, "Wrong update type")
+        merged = Template(self if how == 1 else ())
+        merged.merge(parse(text, before, code))
+        return merged
+
     def xml(self, name: str = "TEMPLATE") -> str:
         """Write the template as an element, its attributes in the order of their names."""
         if not self:
             return f"<{name}/>"
-        parts = [
-            vector(key, value) if isinstance(value, dict) else element(key, value)
-            for key, value in sorted(self, key=lambda item: item[0])
-        ]
-        return f"<{name}>" + "".join(parts) + f"</{name}>"
+        attributes = sorted(self, key=lambda attribute: attribute[0])
+        return f"<{name}>" + "".join(element(key, value) for key, value in attributes) + f"</{name}>"
 
 
 def from_element(node: etree._Element | None) -> Template:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lxml import etree
 
-from .template import Template, from_element
+from .template import from_element
+from .wire import ACTION
 
 ACTIVE, DONE = 3, 6
 RUNNING = 3
@@ -71,30 +71,14 @@ class Vm:
         edit(root)
         self.__dict__.update(Vm.of(root).__dict__)
 
-    def pool_document(self) -> str:
-        """Write what one.vmpool.infoextended prints of it: only the last of its history."""
-        if self.document.count("<HISTORY>") < 2:
-            return self.document
-        root = read(self.document)
-        for record in _records(root)[:-1]:
-            root.find("HISTORY_RECORDS").remove(record)  # type: ignore[union-attr]
-        return etree.tostring(root, encoding="unicode")
-
 
 def renumber(root: Element, vm_id: int) -> None:
-    """Give a document another ID, wherever the ID is."""
-    old = root.findtext("ID")
+    """Give a document another ID, wherever somebody reads it."""
     _edit(root, ID=vm_id)
-    if root.findtext("DEPLOY_ID") == f"one-{old}":
-        _edit(root, DEPLOY_ID=f"one-{vm_id}")
     for record in _records(root):
         _edit(record, OID=vm_id)
     for template in root.findall("TEMPLATE"):
         _edit(template, VMID=vm_id)
-        for nic in (*template.findall("NIC"), *template.findall("NIC_ALIAS")):
-            target = nic.findtext("TARGET") or ""
-            if target.startswith(f"one-{old}-"):
-                _edit(nic, TARGET=target.replace(f"one-{old}-", f"one-{vm_id}-"))
 
 
 def place(root: Element, host_id: int, name: str, cluster_id: int) -> None:
@@ -119,34 +103,11 @@ def set_state(root: Element, state: int, lcm_state: int) -> None:
     _edit(root, STATE=state, LCM_STATE=lcm_state)
 
 
-def user_template(root: Element) -> Template:
-    """Read the USER_TEMPLATE."""
-    return from_element(root.find("USER_TEMPLATE"))
-
-
-def set_user_template(root: Element, template: Template) -> None:
-    """Put another USER_TEMPLATE in the place of the one that is there."""
+def update(root: Element, text: str, how: int) -> None:
+    """Update USER_TEMPLATE, as one.vm.update does."""
     old = root.find("USER_TEMPLATE")
     assert old is not None, "every VM has one"
-    root.replace(old, read(template.xml("USER_TEMPLATE")))
-
-
-def copies(document: bytes) -> Callable[[int, int, str, int], Vm]:
-    """Make a function that makes VMs of one document quickly: of VM ID, host ID, host name and cluster ID."""
-    root = read(document)
-    # Numbers that are nowhere else in a document mark the places; they have the form of what they stand for.
-    marks = (2**40 + 1, 2**40 + 2, "host-name-mark", 2**40 + 3)
-    renumber(root, 2**40 + 1)
-    place(root, 2**40 + 2, "host-name-mark", 2**40 + 3)
-    marked = Vm.of(root)
-    pattern = re.compile("|".join(str(mark) for mark in marks))
-
-    def copy(vm_id: int, host_id: int, name: str, cluster_id: int) -> Vm:
-        texts = {str(mark): str(value) for mark, value in zip(marks, (vm_id, host_id, name, cluster_id), strict=True)}
-        text = pattern.sub(lambda match: texts[match[0]], marked.document)
-        return Vm(vm_id, marked.state, host_id, text)
-
-    return copy
+    root.replace(old, read(from_element(old).updated(text, how, "", ACTION).xml("USER_TEMPLATE")))
 
 
 def give_nics(root: Element, nics: Sequence[Mapping[str, str]]) -> None:

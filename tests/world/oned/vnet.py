@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
-from .objects import ids
-from .template import Template, cdata, element, vector
+from .template import Template, element, ids
 from .wire import INTERNAL, OneError
 
 READY, LOCK_CREATE, LOCK_DELETE, ERROR = 1, 2, 3, 5
@@ -76,8 +75,6 @@ class AddressRange:
             if name in self.attributes:
                 attributes[name] = self.attributes[name]
         size = attributes.get("SIZE") or str(self.size)
-        if not size.isdigit():
-            raise OneError(INTERNAL, "Unable to read the SIZE attribute, it must be number >= 0")
         if any(index >= int(size) for index in self.leases):
             raise OneError(
                 INTERNAL, "New SIZE cannot be applied. There are used leases that would fall outside the range."
@@ -107,14 +104,14 @@ class AddressRange:
 
     def pool_xml(self) -> str:
         """Write it as one.vnpool.info prints it: what the database has."""
-        return vector("AR", self.attributes)
+        return element("AR", self.attributes)
 
     def xml(self) -> str:
         """Write it as one.vn.info prints it, with the leases."""
         values = "".join(element(key, value) for key, value in sorted(self.attributes.items()) if key != "ALLOCATED")
         ends = "".join(element(f"{name}_END", text) for name, text in self._addresses(self.size - 1).items())
         leases = "".join(
-            vector("LEASE", {**self._addresses(index), "VM": str(vm_id)})
+            element("LEASE", {**self._addresses(index), "VM": str(vm_id)})
             for index, vm_id in sorted(self.leases.items())
         )
         leases = f"<LEASES>{leases}</LEASES>" if leases else "<LEASES/>"
@@ -155,7 +152,7 @@ class VirtualNetwork:
 
     def update(self, wanted: Template) -> None:
         """Take another template, with what oned keeps and adds."""
-        for name in ("BRIDGE", "BRIDGE_TYPE"):
+        for name in ("VN_MAD", "BRIDGE", "BRIDGE_TYPE"):
             wanted.put(name, wanted.text(name) or self.template.text(name))
         for name in ("PHYDEV", "VLAN_ID", "OUTER_VLAN_ID"):
             wanted.put(name, wanted.text(name))
@@ -165,19 +162,15 @@ class VirtualNetwork:
 
     def xml(self, pool: bool = False) -> str:
         """Write the document of one.vn.info, or of a network in one.vnpool.info."""
-        texts = {name: cdata(value) if value else "" for name, value in self.template if isinstance(value, str)}
-        optional = "".join(
-            f"<{name}>{texts[name]}</{name}>" if texts.get(name) else f"<{name}/>"
-            for name in ("VN_MAD", "PHYDEV", "VLAN_ID", "OUTER_VLAN_ID")
-        )
+        texts = {name: self.template.text(name) for name in ("VN_MAD", "PHYDEV", "VLAN_ID", "OUTER_VLAN_ID")}
+        optional = "".join(element(name, text) if text else f"<{name}/>" for name, text in texts.items())
+        bridge = "".join(element(name, self.template.text(name)) for name in ("BRIDGE", "BRIDGE_TYPE"))
         ranges = "".join(item.pool_xml() if pool else item.xml() for item in self.ranges)
         used = sum(len(item.leases) for item in self.ranges)
         return (
             f"<VNET><ID>{self.vnet_id}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
             f"<NAME>{self.name}</NAME><PERMISSIONS>{_PERMISSIONS}</PERMISSIONS>{ids('CLUSTERS', self.clusters)}"
-            f"{element('BRIDGE', self.template.text('BRIDGE'))}"
-            f"{element('BRIDGE_TYPE', self.template.text('BRIDGE_TYPE'))}"
-            f"{element('STATE', self.state)}{element('PREV_STATE', self.previous)}<PARENT_NETWORK_ID/>{optional}"
+            f"{bridge}{element('STATE', self.state)}{element('PREV_STATE', self.previous)}<PARENT_NETWORK_ID/>{optional}"
             f"<VLAN_ID_AUTOMATIC>{int(self.is_automatic)}</VLAN_ID_AUTOMATIC>"
             "<OUTER_VLAN_ID_AUTOMATIC>0</OUTER_VLAN_ID_AUTOMATIC>"
             f"<USED_LEASES>{used}</USED_LEASES><VROUTERS></VROUTERS>{ids('UPDATED_VMS', self.vms)}"
