@@ -1,21 +1,14 @@
-"""What the methods do: those of the zone, of hosts and clusters, of VMs, of hooks, and of virtual networks."""
+"""What the methods do: those of the zone, of hosts and clusters, of VMs, of hooks, and of virtual networks.
+
+The function `vn_add_ar` does one.vn.add_ar; its annotations say what oned takes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from . import vm as oned_vm
-from .state import (
-    HOST_DISABLED,
-    HOST_OFFLINE,
-    MONITORED,
-    Cluster,
-    Hook,
-    Host,
-    State,
-    descending,
-    known,
-    method,
-    pool,
-)
+from .state import DISABLED, MONITORED, OFFLINE, Cluster, Hook, Host, State, T, descending, known, pool
 from .template import Template, parse
 from .vm import DONE, Vm
 from .vnet import HELD, LOCK_CREATE, LOCK_DELETE, READY, STATE_NAMES, AddressRange, VirtualNetwork
@@ -23,16 +16,17 @@ from .wire import ACTION, ALLOCATE, INTERNAL, OneError
 
 VERSION = "7.2.0"
 
-_ENABLED, _DISABLED, _OFFLINE = 0, 1, 2
 _OPEN_VSWITCH = ("aws_ovs", "ovswitch", "ovswitch_vxlan")
 
 
-@method()
+def _named(objects: Mapping[int, T], name: str) -> T | None:
+    return next((item for item in objects.values() if getattr(item, "name", "") == name), None)
+
+
 def system_version(state: State) -> str:
     return VERSION
 
 
-@method()
 def zone_raftstatus(state: State) -> str:
     term, index, log_term = (0, -1, -1) if state.raft_state == 0 else (1, 100, 1)
     return (
@@ -42,33 +36,27 @@ def zone_raftstatus(state: State) -> str:
     )
 
 
-@method()
 def hostpool_info(state: State) -> str:
     vms, clusters = state.vms_by_host(), state.clusters
     hosts = descending(state.hosts)
     return pool("HOST_POOL", (host.xml(clusters[host.cluster_id].name, vms[host.host_id]) for host in hosts))
 
 
-@method()
 def host_info(state: State, host_id: int) -> str:
     host = known(state.hosts, host_id, "host")
     return host.xml(state.clusters[host.cluster_id].name, state.vms_by_host()[host_id])
 
 
-@method(mutates=True)
 def host_allocate(state: State, name: str, im_mad: str, vm_mad: str, cluster_id: int) -> int:
     cluster = known(state.clusters, max(cluster_id, 0), "cluster")
-    for host in state.hosts.values():
-        if host.name == name:
-            text = f"Error allocating a new host. NAME is already taken by HOST {host.host_id}."
-            raise OneError(ALLOCATE, text)
+    if other := _named(state.hosts, name):
+        raise OneError(ALLOCATE, f"Error allocating a new host. NAME is already taken by HOST {other.host_id}.")
     number = state.new_id("HOST")
     texts = {"IM_MAD": im_mad, "RESERVED_CPU": "", "RESERVED_MEM": "", "VM_MAD": vm_mad}
     state.hosts[number] = Host(number, name, cluster.cluster_id, Template(texts.items()))
     return number
 
 
-@method(mutates=True)
 def host_update(state: State, host_id: int, text: str, how: int) -> int:
     host = known(state.hosts, host_id, "host")
     wanted = host.template.updated(text, how)
@@ -78,31 +66,25 @@ def host_update(state: State, host_id: int, text: str, how: int) -> int:
     return host_id
 
 
-@method(mutates=True)
 def host_status(state: State, host_id: int, status: int) -> int:
     host = known(state.hosts, host_id, "host")
-    enabled = MONITORED if host.state == HOST_DISABLED and host.is_measured else 0
-    states = {_ENABLED: enabled, _DISABLED: HOST_DISABLED, _OFFLINE: HOST_OFFLINE}
-    if status not in states:
-        raise OneError(INTERNAL, "Wrong status code")
-    host.set_state(states[status])
+    # Enabled, disabled, offline.
+    enabled = MONITORED if host.state == DISABLED and host.is_measured else 0
+    host.set_state((enabled, DISABLED, OFFLINE)[status])
     return host_id
 
 
-@method(mutates=True)
 def host_rename(state: State, host_id: int, name: str) -> int:
     host = known(state.hosts, host_id, "host")
-    for other in state.hosts.values():
-        if other.name == name and other is not host:
-            text = f"host cannot be renamed to {name} because it collides with host {other.host_id}"
-            raise OneError(ACTION, text)
+    other = _named(state.hosts, name)
+    if other is not None and other is not host:
+        raise OneError(ACTION, f"host cannot be renamed to {name} because it collides with host {other.host_id}")
     host.name = name
     for vm_id in state.vms_by_host()[host_id]:
         state.vms[vm_id].change(lambda root: oned_vm.place(root, host_id, name, host.cluster_id))
     return host_id
 
 
-@method(mutates=True)
 def host_delete(state: State, host_id: int) -> int:
     known(state.hosts, host_id, "host")
     if state.vms_by_host()[host_id]:
@@ -111,7 +93,6 @@ def host_delete(state: State, host_id: int) -> int:
     return host_id
 
 
-@method()
 def clusterpool_info(state: State) -> str:
     def document(cluster: Cluster) -> str:
         number = cluster.cluster_id
@@ -121,14 +102,12 @@ def clusterpool_info(state: State) -> str:
     return pool("CLUSTER_POOL", map(document, descending(state.clusters)))
 
 
-@method(mutates=True)
 def cluster_allocate(state: State, name: str) -> int:
     number = state.new_id("CLUSTER")
     state.clusters[number] = Cluster(number, name)
     return number
 
 
-@method(mutates=True)
 def cluster_update(state: State, cluster_id: int, text: str, how: int) -> int:
     cluster = known(state.clusters, cluster_id, "cluster")
     cluster.template = cluster.template.updated(text, how)
@@ -140,7 +119,6 @@ def _selected_vms(state: State, first: int, last: int, wanted: int) -> list[Vm]:
     return [vm for vm in vms if wanted in (-2, vm.state) or (wanted == -1 and vm.state != DONE)]
 
 
-@method()
 def vmpool_info(state: State, owner: int, first: int, last: int, wanted: int) -> str:
     """Answer as recorded, without VMs: the short form of their documents is nobody's need."""
     if _selected_vms(state, first, last, wanted):
@@ -148,34 +126,28 @@ def vmpool_info(state: State, owner: int, first: int, last: int, wanted: int) ->
     return pool("VM_POOL", ())
 
 
-@method()
 def vmpool_infoextended(state: State, owner: int, first: int, last: int, wanted: int) -> str:
     return pool("VM_POOL", (vm.document for vm in _selected_vms(state, first, last, wanted)))
 
 
-@method()
 def vm_info(state: State, vm_id: int) -> str:
     return known(state.vms, vm_id, "virtual machine").document
 
 
-@method(mutates=True)
 def vm_update(state: State, vm_id: int, text: str, how: int) -> int:
     known(state.vms, vm_id, "virtual machine").change(lambda root: oned_vm.update(root, text, how))
     return vm_id
 
 
-@method()
 def hookpool_info(state: State) -> str:
     return pool("HOOK_POOL", (hook.xml() for hook in descending(state.hooks)))
 
 
-@method(mutates=True)
 def hook_allocate(state: State, text: str) -> int:
     wanted = parse(text)
     kind, name = wanted.take("TYPE").lower(), wanted.take("NAME")
-    for hook in state.hooks.values():
-        if hook.name == name:
-            raise OneError(INTERNAL, f"NAME is already taken by Hook {hook.hook_id}.")
+    if other := _named(state.hooks, name):
+        raise OneError(INTERNAL, f"NAME is already taken by Hook {other.hook_id}.")
     _check_trigger(kind, wanted)
     wanted.put("REMOTE", "YES" if wanted.text("REMOTE").upper() == "YES" else "NO")
     number = state.new_id("HOOK")
@@ -200,45 +172,36 @@ def _check_trigger(kind: str, wanted: Template) -> None:
         raise OneError(INTERNAL, problem or "No COMMAND in template for Hook.")
 
 
-@method(mutates=True)
 def hook_delete(state: State, hook_id: int) -> int:
     known(state.hooks, hook_id, "hook")
     del state.hooks[hook_id]
     return hook_id
 
 
-def _vnet(state: State, vnet_id: int) -> VirtualNetwork:
-    return known(state.vnets, vnet_id, "virtual network")
-
-
 def _usable(state: State, vnet_id: int, refusal: str) -> VirtualNetwork:
     """Give the network of a call that needs it READY; `refusal` begins the message when it is not."""
-    vnet = _vnet(state, vnet_id)
+    vnet = known(state.vnets, vnet_id, "virtual network")
     if vnet.state != READY:
         raise OneError(ACTION, f"{refusal}Virtual Network is in wrong state: {STATE_NAMES[vnet.state]}")
     return vnet
 
 
-@method()
 def vnpool_info(state: State, owner: int, first: int, last: int) -> str:
     return pool("VNET_POOL", (vnet.xml(pool=True) for vnet in descending(state.vnets, first, last)))
 
 
-@method()
 def vn_info(state: State, vnet_id: int, decrypt: bool = False) -> str:
-    return _vnet(state, vnet_id).xml()
+    return known(state.vnets, vnet_id, "virtual network").xml()
 
 
-@method(mutates=True)
 def vn_allocate(state: State, text: str, cluster_id: int) -> int:
     wanted = parse(text)
     cluster = known(state.clusters, max(cluster_id, 0), "cluster")
     name = wanted.take("NAME")
     if not name:
         raise OneError(INTERNAL, "No NAME in template for Virtual Network.")
-    for vnet in state.vnets.values():
-        if vnet.name == name:
-            raise OneError(INTERNAL, f"NAME is already taken by NET {vnet.vnet_id}.")
+    if other := _named(state.vnets, name):
+        raise OneError(INTERNAL, f"NAME is already taken by NET {other.vnet_id}.")
     if not wanted.text("VN_MAD"):
         raise OneError(INTERNAL, "No VN_MAD in template for Virtual Network.")
     number = state.new_id("VNET")
@@ -255,17 +218,15 @@ def vn_allocate(state: State, text: str, cluster_id: int) -> int:
     return number
 
 
-@method(mutates=True)
 def vn_update(state: State, vnet_id: int, text: str, how: int = 0) -> int:
-    vnet = _vnet(state, vnet_id)
+    vnet = known(state.vnets, vnet_id, "virtual network")
     vnet.update(vnet.template.updated(text, how))
     return vnet_id
 
 
-@method(mutates=True)
 def vn_delete(state: State, vnet_id: int) -> int:
     """Lock the network and take its ranges; it stays until the driver's vnet_delete is through."""
-    vnet = _vnet(state, vnet_id)
+    vnet = known(state.vnets, vnet_id, "virtual network")
     if any(item.leases for item in vnet.ranges):
         text = "Can not remove a virtual network with leases in use"
     elif vnet.state in (LOCK_CREATE, LOCK_DELETE):
@@ -280,14 +241,12 @@ def vn_delete(state: State, vnet_id: int) -> int:
 # The blank that is missing in the refusals is missing in oned's.
 
 
-@method(mutates=True)
 def vn_add_ar(state: State, vnet_id: int, text: str) -> int:
     vnet = _usable(state, vnet_id, "Could not execute one.vn.add_ar")
     vnet.add_range(parse(text).vectors("AR")[0])
     return vnet_id
 
 
-@method(mutates=True)
 def vn_update_ar(state: State, vnet_id: int, text: str) -> int:
     vnet = _usable(state, vnet_id, "Could not execute one.vn.update_ar")
     wanted = parse(text).vectors("AR")[0]
@@ -299,7 +258,6 @@ def vn_update_ar(state: State, vnet_id: int, text: str) -> int:
     return vnet_id
 
 
-@method(mutates=True)
 def vn_rm_ar(state: State, vnet_id: int, ar_id: int, force: bool = False) -> int:
     # The spelling is oned's.
     vnet = _usable(state, vnet_id, "Could not remove Adress Range, ")
@@ -318,7 +276,6 @@ def _leases(vnet: VirtualNetwork, text: str) -> list[tuple[AddressRange, int]]:
     return [(item, index) for item in vnet.ranges for index in range(item.size) if item.address(index) == address]
 
 
-@method(mutates=True)
 def vn_hold(state: State, vnet_id: int, text: str) -> int:
     vnet = _usable(state, vnet_id, "Could not execute one.vn.hold")
     free = [(item, index) for item, index in _leases(vnet, text) if index not in item.leases]
@@ -329,7 +286,6 @@ def vn_hold(state: State, vnet_id: int, text: str) -> int:
     return vnet_id
 
 
-@method(mutates=True)
 def vn_release(state: State, vnet_id: int, text: str) -> int:
     vnet = _usable(state, vnet_id, "Could not execute one.vn.release")
     for item, index in _leases(vnet, text):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from . import methods
 from . import vm as oned_vm
 from .control import Control
-from .state import METHODS, Hook, State
+from .state import Hook, State
 from .template import Template, from_element, parse
 from .vm import ACTIVE, RUNNING, Vm
 from .vnet import ERROR, HELD, LOCK_CREATE, READY, AddressRange
@@ -145,7 +145,7 @@ class Play(Control):
     def add_host(self, name: str, state: int = 2, cluster_id: int = 0, template: str = "") -> int:
         """Add a host without a call; its ID. `template` is appended to what monitoring finds."""
         with self._lock:
-            number = int(methods.host_allocate(self._state, name, "kvm", "kvm", cluster_id))
+            number = methods.host_allocate(self._state, name, "kvm", "kvm", cluster_id)
             self._state.hosts[number].set_state(state)
             self._state.hosts[number].template.merge(parse(template))
             return number
@@ -153,7 +153,7 @@ class Play(Control):
     def add_cluster(self, name: str) -> int:
         """Add a cluster without a call; its ID."""
         with self._lock:
-            return int(methods.cluster_allocate(self._state, name))
+            return methods.cluster_allocate(self._state, name)
 
     def add_vnet(self, template: str, clusters: Sequence[int] = (0,), ready: bool = True) -> int:
         """Add a virtual network without a call, as one.vn.allocate does; its ID.
@@ -161,7 +161,7 @@ class Play(Control):
         Unless it is `ready`, the driver is to create it: see finish_vnet_create.
         """
         with self._lock:
-            number = int(methods.vn_allocate(self._state, template, clusters[0]))
+            number = methods.vn_allocate(self._state, template, clusters[0])
             self._state.vnets[number].clusters = list(clusters)
             if ready:
                 self.finish_vnet_create(number)
@@ -173,8 +173,9 @@ class Play(Control):
         Raises OneError when there is no such object.
         """
         with self._lock:
-            info, _ = METHODS[f"one.{'vn' if kind == 'VNET' else kind.lower()}.info"]
-            return str(info(self._state, number)).encode()
+            if kind == "HOST":
+                return methods.host_info(self._state, number).encode()
+            return (methods.vm_info if kind == "VM" else methods.vn_info)(self._state, number).encode()
 
     def load(self, document: bytes) -> None:
         """Take over the hooks of a recorded HOOK_POOL."""

@@ -6,6 +6,7 @@ run, move and end.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 import xmlrpc.client
@@ -13,13 +14,36 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from . import wire
+from . import methods, wire
 from .control import CallerKilledError
 from .play import Play
-from .state import METHODS, arguments
 from .wire import OneError
 
 SESSION = "oneadmin:SESSION"
+
+_METHODS = {
+    "one." + name.replace("_", ".", 1): function
+    for name, function in inspect.getmembers(methods, inspect.isfunction)
+    if function.__module__ == methods.__name__ and not name.startswith("_")
+}
+_READS = ("info", "infoextended", "version", "raftstatus")
+
+
+def _arguments(function: Callable[..., int | str], values: tuple[object, ...]) -> tuple[object, ...]:
+    """Select what a method's function gets of a call's arguments; oned ignores what is beyond its parameters.
+
+    Raises:
+        Fault: an argument is missing or of another type.
+    """
+    _, *parameters = inspect.signature(function).parameters.values()
+    for parameter, value in zip(parameters, values, strict=False):
+        if type(value).__name__ != parameter.annotation:
+            raise xmlrpc.client.Fault(
+                wire.WRONG_TYPE, f"Parameter that is supposed to be {parameter.annotation} is not"
+            )
+    if any(parameter.default is parameter.empty for parameter in parameters[len(values) :]):
+        raise xmlrpc.client.Fault(wire.WRONG_TYPE, "Not enough parameters")
+    return values[: len(parameters)]
 
 
 class _Server(ThreadingHTTPServer):
@@ -109,7 +133,7 @@ class Oned(Play):
             time.sleep(self.latency)
         try:
             method, values = wire.read(body)
-            if method not in METHODS:
+            if method not in _METHODS:
                 raise xmlrpc.client.Fault(wire.NO_SUCH_METHOD, f"Method '{method}' not defined")
             try:
                 return wire.success(self._execute(method, values))
@@ -121,5 +145,5 @@ class Oned(Play):
     def _execute(self, method: str, values: tuple[object, ...]) -> int | str:
         if values[:1] != (self.session,):
             raise OneError(wire.AUTHENTICATION, "User couldn't be authenticated, aborting call.")
-        handler, mutates = METHODS[method]
-        return self._perform(method, mutates, lambda: handler(self._state, *arguments(handler, values[1:])))
+        function, mutates = _METHODS[method], not method.endswith(_READS)
+        return self._perform(method, mutates, lambda: function(self._state, *_arguments(function, values[1:])))

@@ -1,20 +1,18 @@
-"""What the oned stand-in holds (hosts, clusters, hooks, networks, VMs), and what the methods that it serves share."""
+"""What the oned stand-in holds (hosts, clusters, hooks, networks, VMs), and what the methods share."""
 
 from __future__ import annotations
 
-import inspect
-import xmlrpc.client
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .template import Template, element, ids
 from .vm import Vm
 from .vnet import VirtualNetwork
-from .wire import NO_EXISTS, WRONG_TYPE, OneError
+from .wire import NO_EXISTS, OneError
 
-MONITORED, HOST_DISABLED, HOST_OFFLINE = 2, 4, 8
+MONITORED, DISABLED, OFFLINE = 2, 4, 8
 
 _CPU, _MEMORY = 1600, 64000000
 _MONITORING = {
@@ -45,7 +43,7 @@ class Host:
         if state == MONITORED:
             self.is_measured = True
             self.template.merge(Template({**_MONITORING, "HOSTNAME": self.name}.items()))
-        elif state == HOST_OFFLINE:
+        elif state == OFFLINE:
             self.is_measured = False
             for name in ("TOTALCPU", "TOTALMEMORY"):
                 self.template.take(name)
@@ -102,35 +100,6 @@ class Hook:
 
 
 T = TypeVar("T")
-
-Handler = Callable[..., int | str]
-METHODS: dict[str, tuple[Handler, bool]] = {}
-"""Every method that is served: what does it, and whether it changes anything."""
-
-
-def method(mutates: bool = False) -> Callable[[Handler], Handler]:
-    """Register what a method does: the function `vn_add_ar` does one.vn.add_ar."""
-
-    def register(handler: Handler) -> Handler:
-        METHODS["one." + handler.__name__.replace("_", ".", 1)] = (handler, mutates)
-        return handler
-
-    return register
-
-
-def arguments(handler: Handler, values: tuple[object, ...]) -> tuple[object, ...]:
-    """Select what a handler gets of a call's arguments; oned ignores what is beyond its parameters.
-
-    Raises:
-        Fault: an argument is missing or of another type.
-    """
-    _, *parameters = inspect.signature(handler).parameters.values()
-    for parameter, value in zip(parameters, values, strict=False):
-        if type(value).__name__ != parameter.annotation:
-            raise xmlrpc.client.Fault(WRONG_TYPE, f"Parameter that is supposed to be {parameter.annotation} is not")
-    if any(parameter.default is parameter.empty for parameter in parameters[len(values) :]):
-        raise xmlrpc.client.Fault(WRONG_TYPE, "Not enough parameters")
-    return values[: len(parameters)]
 
 
 class State:

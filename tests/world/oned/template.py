@@ -17,8 +17,8 @@ _VALUE = r'"(?:\\"|[^"])*"|[^=#\s,\[\]"][^=#\s,\[\]]*|(?=[\r\n]|$)'
 _NAME = r"[A-Za-z0-9_]+"
 _PAIR = rf"{_NAME}[ \t]*=[ \t]*(?:{_VALUE})"
 _INNER = rf"{_BLANK}(?:{_PAIR}(?:{_BLANK},{_BLANK}{_PAIR})*{_BLANK})?"
-_SKIPPED = re.compile(_BLANK)
-_ATTRIBUTE = re.compile(rf"({_NAME})[ \t]*=[ \t]*(?:{_BLANK}\[({_INNER})\]|({_VALUE}))")
+_NOTHING = re.compile(_BLANK)
+_ATTRIBUTE = re.compile(rf"{_BLANK}({_NAME})[ \t]*=[ \t]*(?:{_BLANK}\[({_INNER})\]|({_VALUE}))")
 _NEXT_PAIR = re.compile(rf"{_BLANK},?{_BLANK}({_NAME})[ \t]*=[ \t]*({_VALUE})")
 
 
@@ -92,8 +92,8 @@ def parse(text: str, before: str = "", code: int = INTERNAL) -> Template:
     Raises:
         OneError: it is no template; its message, with `before` in front, begins as oned's.
     """
-    template, at = Template(), _end(text, 0)
-    while at < len(text):
+    template, at = Template(), 0
+    while not _NOTHING.fullmatch(text, at):
         match = _ATTRIBUTE.match(text, at)
         if match is None:
             raise OneError(code, f"{before}Parse error: syntax error at line {text.count(chr(10), 0, at) + 1}")
@@ -104,13 +104,8 @@ def parse(text: str, before: str = "", code: int = INTERNAL) -> Template:
             # Of a name that is there twice, oned takes the first value.
             pairs = reversed(_NEXT_PAIR.findall(inner))
             template.append((name.upper(), {key.upper(): _unquoted(text) for key, text in pairs}))
-        at = _end(text, match.end())
+        at = match.end()
     return template
-
-
-def _end(text: str, at: int) -> int:
-    match = _SKIPPED.match(text, at)
-    return match.end() if match else at
 
 
 def _unquoted(value: str) -> str:
