@@ -152,15 +152,12 @@ def test_a_caller_dies_before_or_after_a_change(
     oned: Oned, client: Client, n: int, when: When, calls: int, hosts: int, updated: bool
 ) -> None:
     command = [sys.executable, "-c", TWO_CHANGES]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as caller:
-        assert caller.stdin is not None
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as caller:
         assert caller.stdout is not None
-        assert caller.stdout.readline() == "ready\n"
+        assert caller.stdout.readline() == b"ready\n"
         oned.kill_at(n, when, caller.pid)
-        caller.stdin.write("\n")
-        caller.stdin.flush()
-        assert caller.wait(timeout=10) == -signal.SIGKILL
-        assert caller.stdout.read() == ""
+        assert caller.communicate(b"\n", timeout=10) [0] == b""
+        assert caller.returncode == -signal.SIGKILL
     assert oned.calls() == ["one.host.allocate", "one.host.update"][:calls]
     assert ["A" in host.template for host in client.hosts()] == [updated] * hosts
 
@@ -174,13 +171,6 @@ def test_calls_fail_as_often_as_arranged(oned: Oned, client: Client) -> None:
     assert client.hosts() == []
     assert client.add_host("h1", "kvm", "kvm", 0) == 0
     assert oned.mutating_calls() == ["one.host.allocate"] * 4
-
-
-def test_something_happens_just_before_a_call(oned: Oned, client: Client) -> None:
-    oned.before("one.hostpool.info", lambda: oned.set_host_state(oned.add_host("h1"), 3))
-    assert client.clusters() == {0: "default"}
-    assert [host.state for host in client.hosts()] == [3]
-    assert len(client.hosts()) == 1
 
 
 def test_calls_are_recorded(oned: Oned, client: Client) -> None:
@@ -202,9 +192,8 @@ def test_many_objects_are_made_and_a_reset_leaves_none(oned: Oned, client: Clien
     oned.fail_next("one.clusterpool.info")
     oned.set_raft_state(2)
     oned.latency = 9
-    endpoint = oned.endpoint
     oned.reset()
-    assert (oned.endpoint, oned.calls(), oned.latency) == (endpoint, [], 0)
+    assert (oned.calls(), oned.latency) == ([], 0)
     assert client.clusters() == {0: "default"}
     assert (client.hosts(), client.networks(), list(client.vms(0, -1)), client.hooks()) == ([], [], [], [])
     assert client.leads()

@@ -11,7 +11,7 @@ from .control import Control
 from .state import Hook, State
 from .template import Template, from_element, parse
 from .vm import ACTIVE, RUNNING, Vm
-from .vnet import ERROR, HELD, LOCK_CREATE, READY, AddressRange
+from .vnet import ERROR, LOCK_CREATE, READY, AddressRange
 from .wire import OneError
 
 
@@ -121,18 +121,14 @@ class Play(Control):
             if index is None:
                 raise RuntimeError(f"address range {range_id} of virtual network {vnet_id} has no free address")
             item.take(index, vm_id)
-            if vm_id != HELD:
-                self._state.vnets[vnet_id].vms.add(vm_id)
             return item.address(index)
 
     def unlease(self, vnet_id: int, range_id: int, vm_id: int) -> None:
         """Take back all addresses of a range that a VM has."""
         with self._lock:
-            item, vnet = self._range(vnet_id, range_id), self._state.vnets[vnet_id]
+            item = self._range(vnet_id, range_id)
             for index in [index for index, owner in item.leases.items() if owner == vm_id]:
                 item.give_back(index)
-            if not any(vm_id in other.leases.values() for other in vnet.ranges):
-                vnet.vms.discard(vm_id)
 
     def _range(self, vnet_id: int, range_id: int) -> AddressRange:
         item = self._state.vnets[vnet_id].range(range_id)

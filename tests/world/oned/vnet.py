@@ -135,7 +135,6 @@ class VirtualNetwork:
     previous: int = 0
     ranges: list[AddressRange] = field(default_factory=list)
     next_range: int = 0
-    vms: set[int] = field(default_factory=set)
 
     def range(self, range_id: int) -> AddressRange | None:
         """Find the range of that AR_ID."""
@@ -173,7 +172,7 @@ class VirtualNetwork:
             f"{bridge}{element('STATE', self.state)}{element('PREV_STATE', self.previous)}<PARENT_NETWORK_ID/>{optional}"
             f"<VLAN_ID_AUTOMATIC>{int(self.is_automatic)}</VLAN_ID_AUTOMATIC>"
             "<OUTER_VLAN_ID_AUTOMATIC>0</OUTER_VLAN_ID_AUTOMATIC>"
-            f"<USED_LEASES>{used}</USED_LEASES><VROUTERS></VROUTERS>{ids('UPDATED_VMS', self.vms)}"
+            f"<USED_LEASES>{used}</USED_LEASES><VROUTERS></VROUTERS><UPDATED_VMS></UPDATED_VMS>"
             "<OUTDATED_VMS></OUTDATED_VMS><UPDATING_VMS></UPDATING_VMS><ERROR_VMS></ERROR_VMS>"
             f"{self.template.xml()}<AR_POOL>{ranges}</AR_POOL></VNET>"
         )
