@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ import yaml
 from tests.world.ec2.region import Ec2World, Instance
 from tests.world.oned import vm as oned_vm
 from tests.world.oned.server import Oned
+from vnm_aws import cli
 from vnm_aws.frontend import settings
 from vnm_aws.frontend.objects import Host, Network, Vm
 from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.world import World
+
+from . import in_process
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 RUNNING_VM = (RECORDINGS / "hooks" / "vm-running.xml").read_bytes()
@@ -46,6 +52,13 @@ fi
 cat >"{directory}/$host.$$"
 mv "{directory}/$host.$$" "{directory}/$host.list"
 """
+
+
+def _checked(done: subprocess.CompletedProcess[str], code: int) -> subprocess.CompletedProcess[str]:
+    """A run of `oneaws` that must have ended with this exit code."""
+    assert done.returncode == code, f"{done.args}: {done.returncode}\n{done.stdout}{done.stderr}"
+    assert "internal error" not in done.stderr, done.stderr
+    return done
 
 
 class Cloud:
@@ -83,11 +96,16 @@ class Cloud:
     # The programs.
 
     def oneaws(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run `oneaws`, which must end with this exit code."""
-        done = subprocess.run([_PROGRAM, *words], env=self.environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == code, f"oneaws {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
-        assert "internal error" not in done.stderr, done.stderr
-        return done
+        """Run `oneaws`, which must end with this exit code: in this process, or one of its own in a further thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return self.oneaws_process(*words, code=code)
+        return _checked(in_process.run(partial(cli.main, prog_name="oneaws"), words, self.environment), code)
+
+    def oneaws_process(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run `oneaws` as a process, which must end with this exit code."""
+        command = [_PROGRAM, *words]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300)
+        return _checked(done, code)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start `oneaws`, so that it can be killed."""
@@ -107,15 +125,18 @@ class Cloud:
         return printed
 
     def shim(self, module: str, name: str, document: bytes, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run what a hook or `vnet_create` runs, with a document on stdin as OpenNebula sends it."""
+        """Run what a hook or `vnet_create` runs, with a document on stdin as OpenNebula sends it.
+
+        It runs in this process, or in one of its own in a further thread.
+        """
+        argv, stdin = [f"/somewhere/{name}", *words], base64.b64encode(document)
+        if threading.current_thread() is threading.main_thread():
+            main = importlib.import_module(f"vnm_aws.frontend.{module}").main
+            return in_process.run(main, argv, self.environment, stdin)
         code = f"import sys; from vnm_aws.frontend.{module} import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", code, *argv]
         return subprocess.run(
-            [sys.executable, "-c", code, f"/somewhere/{name}", *words],
-            env=self.environment,
-            input=base64.b64encode(document).decode(),
-            capture_output=True,
-            text=True,
-            timeout=120,
+            command, env=self.environment, input=stdin.decode(), capture_output=True, text=True, timeout=120
         )
 
     def hook(self, event: str, document: bytes) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,9 @@ from vnm_aws.frontend.oned import Oned as Client
 from .cloud import Cloud
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ec2_server() -> Iterator[Ec2World]:
-    """An EC2 of the module's own. Tests use `ec2_world`."""
+    """An EC2 for all tests of this process. Tests use `ec2_world`."""
     with Ec2World() as started:
         yield started
 
@@ -35,9 +35,9 @@ def ec2(ec2_world: Ec2World) -> Any:
     return ec2_world.program()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def oned_server() -> Iterator[Oned]:
-    """An oned of the module's own. Tests use `cloud`."""
+    """An oned for all tests of this process. Tests use `cloud`."""
     with Oned() as started:
         yield started
 

@@ -74,7 +74,7 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
 
 def test_help_needs_neither_world_nor_what_reaches_them(cloud: Cloud) -> None:
     cloud.environment["PYTHONPROFILEIMPORTTIME"] = "1"
-    done = cloud.oneaws("-h")
+    done = cloud.oneaws_process("-h")
     assert "Usage: oneaws" in done.stdout
     assert not re.search(r"\| +(boto3|pyone|lxml)$", done.stderr, re.MULTILINE)
 
@@ -131,11 +131,11 @@ def test_lists_of_nothing_have_a_head(cloud: Cloud) -> None:
 def test_json_is_json_and_alone_on_stdout(cloud: Cloud) -> None:
     cloudy(cloud)
     cloud.add_eips(1)
-    lists = [lambda words=words: cloud.oneaws(*words.split(), "--json") for words in LISTING]
-    dry = [lambda words=words: cloud.oneaws(*words.split(), "--json", "--dry-run", "-v") for words in CHANGING]
-    for done in cloud.together(*lists, lambda: cloud.oneaws("check", "--json", code=1)):
+    lists = [cloud.oneaws(*words.split(), "--json") for words in LISTING]
+    for done in (*lists, cloud.oneaws("check", "--json", code=1)):
         assert json.loads(done.stdout), done
-    for done in cloud.together(*dry):
+    for words in CHANGING:
+        done = cloud.oneaws(*words.split(), "--json", "--dry-run", "-v")
         assert set(json.loads(done.stdout)) == {"dry_run", "changes", "problems"}
         assert json.loads(done.stdout)["dry_run"] is True
     assert cloud.mutating_calls() == []
