@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab.support import checks, promise
+from tests.sampling import Sampler
 from tests.world.hosts.executor import Process
 from tests.world.hosts.host import Host
 from tests.world.lab import Lab
@@ -211,7 +212,7 @@ print(time.monotonic() - began)
 
 
 @pytest.mark.parametrize("verb", ["post", "clean"])
-def test_an_action_killed_at_any_instant_is_completed_by_the_next(fresh_lab: Lab, verb: str) -> None:
+def test_an_action_killed_at_any_instant_is_completed_by_the_next(fresh_lab: Lab, sampler: Sampler, verb: str) -> None:
     lab, host = fresh_lab, fresh_lab.hosts["h1"]
     lab.play(DEPLOY, follow=False)
     arguments = {"post": ["one-1", "h1"], "clean": ["h1"]}
@@ -226,7 +227,7 @@ def test_an_action_killed_at_any_instant_is_completed_by_the_next(fresh_lab: Lab
     act(opposite)
     took = act(verb)
     expected = _state(lab)
-    for part in range(1, 25):
+    for part in sampler.of(range(1, 25)):
         act(opposite)
         act(verb, took * part / 24)
         act(verb)

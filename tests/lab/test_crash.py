@@ -20,19 +20,20 @@ from tests.lab.support.faults import (
     to_die,
 )
 from tests.lab.support.scenes import HOST
+from tests.sampling import Sampler
 from tests.world.lab import Lab
 
 _VM_SCENES = {**scenes.POSTS, **scenes.CLEANS, **scenes.UPDATES}
 
 
-def killed_everywhere(lab: Lab, action: Action, undo: Callable[[], None]) -> None:
-    """Kill an action around each of its changes; after each death carry it out again, compare, and undo it."""
+def killed_everywhere(lab: Lab, sampler: Sampler, action: Action, undo: Callable[[], None]) -> None:
+    """Kill an action around each of its changes, or a sample; after each death carry it out again, compare, and undo it."""
     host = lab.hosts[HOST]
     found = effects(host, action)
     wanted = lab.dump(HOST)
     undo()
     wrong = []
-    deaths = to_die(found)
+    deaths = sampler.of(to_die(found), lambda effect: effect.call)
     for effect in deaths:
         kill(host, action, effect, undo)
         problem = run(host, action).stderr
@@ -46,24 +47,24 @@ def killed_everywhere(lab: Lab, action: Action, undo: Callable[[], None]) -> Non
 
 
 @pytest.mark.parametrize("scene", _VM_SCENES)
-def test_an_action_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab, scene: str) -> None:
+def test_an_action_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab, sampler: Sampler, scene: str) -> None:
     action, undo = _VM_SCENES[scene](fresh_lab)
-    killed_everywhere(fresh_lab, action, undo)
+    killed_everywhere(fresh_lab, sampler, action, undo)
 
 
-def test_a_peer_list_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab) -> None:
+def test_a_peer_list_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab, sampler: Sampler) -> None:
     action, undo = scenes.peers(fresh_lab)
-    killed_everywhere(fresh_lab, action, undo)
+    killed_everywhere(fresh_lab, sampler, action, undo)
 
 
-def test_a_pre_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab) -> None:
+def test_a_pre_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab, sampler: Sampler) -> None:
     scenes.forget_bridges(fresh_lab)
-    killed_everywhere(fresh_lab, scenes.pre(), lambda: scenes.forget_bridges(fresh_lab))
+    killed_everywhere(fresh_lab, sampler, scenes.pre(), lambda: scenes.forget_bridges(fresh_lab))
 
 
-def test_setting_up_a_node_that_was_killed_is_completed_by_the_next_action(fresh_lab: Lab) -> None:
+def test_setting_up_a_node_that_was_killed_is_completed_by_the_next_action(fresh_lab: Lab, sampler: Sampler) -> None:
     scenes.forget_base(fresh_lab)
-    killed_everywhere(fresh_lab, scenes.pre(), lambda: scenes.forget_base(fresh_lab))
+    killed_everywhere(fresh_lab, sampler, scenes.pre(), lambda: scenes.forget_base(fresh_lab))
 
 
 def test_nothing_else_begins_while_a_tool_of_a_killed_action_works_on(fresh_lab: Lab) -> None:

@@ -24,6 +24,7 @@ from tests.lab.support.faults import (
     to_fail,
 )
 from tests.lab.support.scenes import HOST, Scene
+from tests.sampling import Sampler
 from tests.world.lab import Lab
 
 _BUNDLES = ("bundle aws_ovs -", "bundle onebr1 -")
@@ -63,9 +64,9 @@ class Trial:
         self._wrong += [f"{name}: {key}: {value}" for key, value in problems.items() if value]
         self._undo()
 
-    def each_effect(self, reads: bool) -> None:
-        """Let each effect fail in turn; without `reads`, of those that change nothing only the first of each kind."""
-        for effect in to_fail(self.effects, reads):
+    def each_effect(self, sampler: Sampler, reads: bool) -> None:
+        """Let each effect, or a sample, fail in turn; without `reads`, of those that change nothing the first of a kind."""
+        for effect in sampler.of(to_fail(self.effects, reads), lambda effect: (effect.call, effect.changes)):
             self._disturb(str(effect), partial(fail, self._host, self._action, effect, self._undo))
 
     def missing(self, tool: str) -> None:
@@ -95,18 +96,18 @@ def _trial(lab: Lab, scene: Scene, unchanged: bool) -> Trial:
 
 
 @pytest.mark.parametrize("scene", scenes.POSTS)
-def test_a_post_that_fails_half_way_leaves_the_node_as_before(fresh_lab: Lab, scene: str) -> None:
+def test_a_post_that_fails_half_way_leaves_the_node_as_before(fresh_lab: Lab, sampler: Sampler, scene: str) -> None:
     trial = _trial(fresh_lab, scenes.POSTS[scene](fresh_lab), unchanged=True)
-    trial.each_effect(reads=scene == "deploy")
+    trial.each_effect(sampler, reads=scene == "deploy")
     trial.missing("ovs-ofctl")
     trial.tool("ovs-ofctl", *_BUNDLES)
     trial.end()
 
 
 @pytest.mark.parametrize("scene", scenes.CLEANS)
-def test_a_clean_that_fails_half_way_is_completed_by_a_second(fresh_lab: Lab, scene: str) -> None:
+def test_a_clean_that_fails_half_way_is_completed_by_a_second(fresh_lab: Lab, sampler: Sampler, scene: str) -> None:
     trial = _trial(fresh_lab, scenes.CLEANS[scene](fresh_lab), unchanged=False)
-    trial.each_effect(reads=scene == "whole VM")
+    trial.each_effect(sampler, reads=scene == "whole VM")
     trial.missing("ovs-ofctl")
     trial.tool("ovs-ofctl", *_BUNDLES)
     trial.end()
@@ -122,14 +123,14 @@ def test_a_clean_of_an_unknown_vm_that_fails_leaves_nothing_of_it(fresh_lab: Lab
     assert difference(gone, fresh_lab.dump(HOST)) == ""
 
 
-def test_a_peer_list_that_fails_half_way_leaves_the_mesh_as_before(fresh_lab: Lab) -> None:
+def test_a_peer_list_that_fails_half_way_leaves_the_mesh_as_before(fresh_lab: Lab, sampler: Sampler) -> None:
     trial = _trial(fresh_lab, scenes.peers(fresh_lab), unchanged=True)
-    trial.each_effect(reads=True)
+    trial.each_effect(sampler, reads=True)
     trial.tool("ovs-ofctl", _BUNDLES[0])
     trial.end()
 
 
-def test_a_pre_that_fails_half_way_leaves_at_most_empty_bridges(fresh_lab: Lab) -> None:
+def test_a_pre_that_fails_half_way_leaves_at_most_empty_bridges(fresh_lab: Lab, sampler: Sampler) -> None:
     """What it makes is one transaction of Open vSwitch's database, so there is all of it or nothing."""
     scenes.forget_bridges(fresh_lab)
     nothing = fresh_lab.dump(HOST)
@@ -137,16 +138,18 @@ def test_a_pre_that_fails_half_way_leaves_at_most_empty_bridges(fresh_lab: Lab) 
     everything = fresh_lab.dump(HOST)
     scenes.forget_bridges(fresh_lab)
     trial = Trial(fresh_lab, scenes.pre(), lambda: scenes.forget_bridges(fresh_lab), unchanged=False)
-    trial.each_effect(reads=True)
+    trial.each_effect(sampler, reads=True)
     trial.end()
     assert trial.left == {nothing, everything}
 
 
-def test_setting_up_a_node_that_fails_half_way_is_completed_by_the_next_action(fresh_lab: Lab) -> None:
+def test_setting_up_a_node_that_fails_half_way_is_completed_by_the_next_action(
+    fresh_lab: Lab, sampler: Sampler
+) -> None:
     """What is there already stays: it belongs to no VM, and passes nothing."""
     scenes.forget_base(fresh_lab)
     trial = Trial(fresh_lab, scenes.pre(), lambda: scenes.forget_base(fresh_lab), unchanged=False)
-    trial.each_effect(reads=False)
+    trial.each_effect(sampler, reads=False)
     trial.missing("nft")
     trial.tool("nft", "-f -")
     trial.tool("ovs-ofctl", _BUNDLES[0])
