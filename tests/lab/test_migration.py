@@ -21,7 +21,7 @@ from tests.world.vpc.vpc import CLIENT, SERVER
 
 DOCUMENT = last("deploy")
 PORT = "7000"
-STREAM = ["/usr/bin/python3", "-c", (Path(__file__).parent / "stream.py").read_text(encoding="utf-8")]
+STREAM = ["/usr/bin/python3", "-c", (Path(__file__).parent / "support" / "stream.py").read_text(encoding="utf-8")]
 
 
 Running = dict[str, "subprocess.Popen[str]"]
