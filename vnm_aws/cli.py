@@ -117,8 +117,8 @@ def _change(
     if dry_run:
         reconcile.carry_out(world, stages(world), outcome)
     else:
-        with reconcile.turn(world, f"oneaws {ctx.command_path.partition(' ')[2]}", queue) as mine:
-            if mine:
+        with reconcile.turn(world, f"oneaws {ctx.command_path.partition(' ')[2]}", queue) as our_turn:
+            if our_turn:
                 reconcile.carry_out(world, stages(world), outcome)
             else:
                 click.echo("oneaws: another front-end leads, or another run is waiting already", err=True)
@@ -131,20 +131,20 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     if not outcome.dry_run:
         for target, text in outcome.done:
             log(INFO, f"{target}: {text}")
-        for target, text in outcome.problems:
-            log(ERROR, f"{target}: {text}")
+        for problem in outcome.problems:
+            log(ERROR, str(problem))
     if as_json:
         document = {
             "dry_run": outcome.dry_run,
             "changes": [{"target": target, "change": text} for target, text in outcome.done],
-            "problems": [{"target": target, "problem": text} for target, text in outcome.problems],
+            "problems": [{"target": problem.target, "problem": problem.text} for problem in outcome.problems],
         }
         click.echo(json.dumps(document, indent=2))
     else:
         for target, text in outcome.done:
             click.echo(f"{target}: {'would ' if outcome.dry_run else ''}{text}")
-        for target, text in outcome.problems:
-            click.echo(f"oneaws: {target}: {text}", err=True)
+        for problem in outcome.problems:
+            click.echo(f"oneaws: {problem}", err=True)
         if not outcome.done and not outcome.problems:
             click.echo("Nothing to change.")
     if outcome.problems:
@@ -168,7 +168,7 @@ def host_list(ctx: click.Context, as_json: bool) -> None:
     from .frontend import listing
 
     head = ("ID", "NAME", "CLUSTER", "INSTANCE", "TYPE", "ZONE", "EC2", "FREE", "TVM", "STAT")
-    _print(listing.hosts(_world(ctx)), head, as_json)
+    _print(listing.host_lines(_world(ctx)), head, as_json)
 
 
 @host.command("sync")
@@ -201,7 +201,7 @@ def mesh_show(ctx: click.Context, as_json: bool) -> None:
     from .frontend import listing
 
     head = ("ID", "NAME", "VTEP", "LIST", "UP", "DOWN", "MTU", "VERSION", "STAT", "ERROR")
-    _print(listing.peers(_world(ctx)), head, as_json)
+    _print(listing.peer_lines(_world(ctx)), head, as_json)
 
 
 @mesh.command("sync")
@@ -236,7 +236,7 @@ def eip_list(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> No
     from .frontend import listing
 
     world = _world(ctx)
-    lines = listing.elastic_ips(world, {world.network(name).network_id for name in networks})
+    lines = listing.elastic_ip_lines(world, {world.network(name).network_id for name in networks})
     quota = listing.quota(world)
     if as_json:
         click.echo(json.dumps({"elastic_ips": lines, "region": quota}, indent=2))
@@ -295,7 +295,7 @@ def vnet_check(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> 
     """
     from .frontend import listing
 
-    lines = listing.networks(_world(ctx), networks)
+    lines = listing.network_lines(_world(ctx), networks)
     _print(lines, ("ID", "NAME", "BRIDGE", "VNI", "STATUS"), as_json)
     if not as_json:
         for line in lines:
@@ -346,7 +346,7 @@ def hooks_list(ctx: click.Context, as_json: bool) -> None:
     """List the driver's hooks: registered, missing, differs (from its template) or unknown (to this version)."""
     from .frontend import listing
 
-    _print(listing.hooks(_world(ctx)), ("ID", "NAME", "STATUS"), as_json)
+    _print(listing.hook_lines(_world(ctx)), ("ID", "NAME", "STATUS"), as_json)
 
 
 @hooks.command("register")

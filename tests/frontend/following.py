@@ -8,7 +8,9 @@ from typing import NamedTuple
 from lxml import etree
 
 from tests.world.ec2.region import Instance
-from vnm_aws.frontend import follow, reconcile
+from vnm_aws.frontend import reconcile
+from vnm_aws.frontend.attributes import EIP_STATUS
+from vnm_aws.frontend.follow import loop
 from vnm_aws.frontend.objects import Address, Vm
 from vnm_aws.frontend.plan import Outcome
 
@@ -39,7 +41,7 @@ class Site(NamedTuple):
 
     def follow(self, vm_id: int) -> Vm | None:
         """What a hook does for a VM, in this process."""
-        return follow.follow(self.cloud.world(), vm_id)
+        return loop.follow(self.cloud.world(), vm_id)
 
     def hook(self, vm_id: int) -> tuple[int, str]:
         """Run the hook of a VM; its exit code and what it said."""
@@ -57,7 +59,7 @@ class Site(NamedTuple):
 
     def status(self, vm_id: int) -> str:
         """The AWS_EIP_STATUS of a VM."""
-        return self.cloud.vm(vm_id).user_template.get(follow.STATUS, "")
+        return self.cloud.vm(vm_id).user_template.get(EIP_STATUS, "")
 
     def error(self, vm_id: int) -> str:
         """The ERROR of a VM."""

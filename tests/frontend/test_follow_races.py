@@ -198,18 +198,52 @@ def test_a_vm_that_goes_and_comes_back_while_ec2_is_late_ends_where_it_is(site: 
     site.settled()
 
 
+@pytest.mark.parametrize("known", [True, False])  # False: by an earlier version, which set the status alone
 @pytest.mark.parametrize("way", ["follow", "reconcile"])
-def test_what_ec2_shows_is_not_believed_when_the_vm_was_placed_elsewhere_since(site: Site, way: str) -> None:
+def test_what_ec2_shows_is_not_believed_when_the_vm_was_placed_elsewhere_since(
+    site: Site, way: str, known: bool
+) -> None:
     vm_id = site.run("h1", 0, 1)
     site.follow(vm_id)
     site.cloud.ec2.set_visibility_delay(60)
     for number in (0, 1):  # as a hook that saw another replica of EC2's does it
         site.cloud.ec2.move_private_ip(site.address(number).private_ip, site.hosts["h2"].eni_id)
-    site.cloud.world().oned.update_vm(vm_id, {"AWS_EIP_STATUS": site.status(vm_id).replace("on h1", "on h2")})
+    status, host_id = site.status(vm_id).replace("on h1", "on h2"), str(site.cloud.host("h2").host_id)
+    site.cloud.world().oned.update_vm(vm_id, {"AWS_EIP_STATUS": status, "AWS_EIP_HOST": host_id if known else ""})
     if way == "follow":
         site.follow(vm_id)
     else:
         site.reconcile()
+    site.is_right(vm_id, "h1")
+
+
+@pytest.mark.parametrize("way", ["follow", "reconcile"])
+def test_a_vm_that_an_earlier_version_placed_is_assigned_once_more_and_then_known(site: Site, way: str) -> None:
+    vm_id = site.run("h1", 0, 1)
+    site.follow(vm_id)
+    here = str(site.cloud.host("h1").host_id)
+    assert site.cloud.vm(vm_id).user_template["AWS_EIP_HOST"] == here
+    site.cloud.world().oned.update_vm(vm_id, {"AWS_EIP_HOST": ""})
+    site.cloud.forget_calls()
+    if way == "follow":
+        site.follow(vm_id)
+    else:
+        assert site.reconcile().problems == []
+    assert site.cloud.mutating_calls() == [ASSIGN, "one.vm.update"]
+    assert site.cloud.vm(vm_id).user_template["AWS_EIP_HOST"] == here
+    site.is_right(vm_id, "h1")
+    site.settled()
+    site.follow(vm_id)
+    assert site.cloud.mutating_calls() == []
+
+
+def test_the_status_of_a_vm_is_for_people_and_is_not_read_back(site: Site) -> None:
+    vm_id = site.run("h1", 0, 1)
+    site.follow(vm_id)
+    site.cloud.world().oned.update_vm(vm_id, {"AWS_EIP_STATUS": "OK: it is elsewhere on h2"})
+    site.cloud.forget_calls()
+    site.follow(vm_id)
+    assert site.cloud.mutating_calls() == ["one.vm.update"]
     site.is_right(vm_id, "h1")
 
 
@@ -289,7 +323,7 @@ def test_what_ec2_refuses_for_all_vms_is_asked_once_and_told_to_those_that_are_c
 
 
 _HOOKS = """
-import os, sys, boto3, vnm_aws.frontend.follow
+import os, sys, boto3, vnm_aws.frontend.follow.loop
 from vnm_aws.frontend.hook import main
 boto3.client("ec2")
 for line in sys.stdin:

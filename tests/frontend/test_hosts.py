@@ -39,7 +39,7 @@ def complaints(cloud: Cloud) -> list[str]:
     lines = cloud.oneaws("host", "sync", code=1).stderr.splitlines()
     cloud.forget_calls()
     again = sync(cloud).problems
-    assert lines == [f"oneaws: {target}: {text}" for target, text in again]
+    assert lines == [f"oneaws: {problem}" for problem in again]
     assert cloud.mutating_calls() == []
     return [line.removeprefix("oneaws: ") for line in lines]
 
@@ -302,7 +302,7 @@ def test_two_instances_of_one_name_are_reported_and_their_hosts_stay(cloud: Clou
 def test_what_cannot_be_a_host_name_is_reported(cloud: Cloud, name: str) -> None:
     bad, _ = cloud.add_metal(name, "h2")
     said = f"its tag:Name {name[:60]!r} is not a host name; set it, or host_name in the settings"
-    assert sync(cloud).problems == [(f"instance {bad.instance_id}", said)]
+    assert [str(problem) for problem in sync(cloud).problems] == [f"instance {bad.instance_id}: {said}"]
     assert names() == ["h2"], "the others go on"
 
 

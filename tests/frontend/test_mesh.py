@@ -204,7 +204,7 @@ def test_an_unreachable_host_is_named_and_only_it_is_called_again(cloud: Cloud, 
         "Connection refused); the next 'oneaws reconcile' tries them again\n"
     )
     assert lists(cloud) == {name: ["h1", "h2", "h3"] for name in ("h1", "h3")}
-    assert [line["LIST"] for line in listing.peers(cloud.world())] == ["ok", "behind", "ok"]
+    assert [line["LIST"] for line in listing.peer_lines(cloud.world())] == ["ok", "behind", "ok"]
     down.unlink()
     assert called(cloud) == ["h2"]
     assert called(cloud) == []

@@ -6,12 +6,11 @@ import pytest
 
 from tests.world.ec2.region import Instance
 from vnm_aws.frontend import reconcile
-from vnm_aws.frontend.hosts import FREE
+from vnm_aws.frontend.attributes import ENI_ID, FREE_ADDRESSES, INSTANCE_ID, INSTANCE_TYPE
 from vnm_aws.frontend.objects import AddressRange
 from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
 from vnm_aws.frontend.reserved import Reserved
-from vnm_aws.frontend.world import ENI_ID, INSTANCE_ID, TYPE
 
 from .cloud import Cloud
 
@@ -27,9 +26,9 @@ def metal(cloud: Cloud, *names: str, instance_type: str = "c5n.metal", subnet: s
     for one in made:
         values = {
             INSTANCE_ID: one.instance_id,
-            TYPE: instance_type,
+            INSTANCE_TYPE: instance_type,
             ENI_ID: one.eni_id,
-            FREE: str(_ROOM[instance_type]),
+            FREE_ADDRESSES: str(_ROOM[instance_type]),
         }
         cloud.oned.add_host(one.name, template="\n".join(f'{key}="{value}"' for key, value in values.items()))
     return made

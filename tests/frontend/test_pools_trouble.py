@@ -177,7 +177,7 @@ def test_a_bad_filter_changes_nothing_and_hinders_no_other_pool(cloud: Cloud, te
     assert report.target == "network bad"
     assert report.text.startswith(f"AWS_EIP_POOL {text!r} is not a tag filter like tag:Pool=web")
     assert (len(cloud.network(bad).ranges), cloud.ec2.mutating_calls()) == (1, [])
-    lines = {(one["NETWORK"], one["STATUS"]) for one in listing.elastic_ips(cloud.world(), set())}
+    lines = {(one["NETWORK"], one["STATUS"]) for one in listing.elastic_ip_lines(cloud.world(), set())}
     assert ("bad", "ok") in lines
     assert cloud.leads_to(eip)[1] == private_ip(cloud, bad, eip)
 
@@ -211,7 +211,7 @@ def test_a_network_that_is_full_is_reported_for_those_that_find_no_address(cloud
     eips = cloud.add_eips(6)
     outcome = sync(cloud)
     assert [one.ip for one in cloud.network(pool).ranges] == [f"192.168.0.{last}" for last in range(2, 7)]
-    assert [tuple(one) for one in outcome.problems] == [
+    assert [(one.target, one.text) for one in outcome.problems] == [
         (
             f"Elastic IP {eips[-1]}",
             "network public has no free address for another range; enlarge its NETWORK_MASK",

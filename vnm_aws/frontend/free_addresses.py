@@ -1,4 +1,4 @@
-"""Choosing addresses for the Elastic IPs of a pool: one inside the network, and a private one in the VPC."""
+"""Choose addresses for the Elastic IPs of a pool: one inside the network, and a private one in the VPC."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from ..addresses import Network as Prefix
 from ..addresses import int_to_ip, ip_to_int
 from ..errors import AwsOvsError
+from .attributes import ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP
 from .ec2 import ElasticIp
 from .objects import Network
 from .reserved import Reserved
-from .world import ALLOCATION, PRIVATE, PUBLIC, World
+from .world import World
 
 
 class NoRoomError(AwsOvsError):
@@ -18,14 +19,16 @@ class NoRoomError(AwsOvsError):
 
 
 class Chooser:
-    """Free addresses for new ranges of a network, each given once."""
+    """Choose free addresses for new ranges of a network, each once."""
 
     def __init__(self, world: World, network: Network) -> None:
         self._world = world
         self._network = network
         self._inside: Iterator[str] | None = None
         self._subnets: dict[str, Iterator[str]] = {}
-        self._private = {address for other in (*world.networks, network) for address in other.values_of_ranges(PRIVATE)}
+        self._private = {
+            address for other in (*world.networks, network) for address in other.values_of_ranges(PRIVATE_IP)
+        }
         self._reserved = Reserved(world.settings.state_directory)
         self._room = {
             eni_id: world.limit(host) - len(world.interfaces[eni_id].addresses)
@@ -34,7 +37,7 @@ class Chooser:
         }
 
     def range_for(self, eip: ElasticIp) -> dict[str, str]:
-        """The address range of an Elastic IP that has none yet.
+        """Compose the address range of an Elastic IP that has none yet.
 
         Raises:
             AwsOvsError: the network or EC2 has no address left.
@@ -47,17 +50,17 @@ class Chooser:
             )
         private_ip = eip.private_ip or self.private_ip()
         values = {"TYPE": "IP4", "IP": inside, "SIZE": "1"}
-        return {**values, PUBLIC: eip.public_ip, PRIVATE: private_ip, ALLOCATION: eip.allocation_id}
+        return {**values, EXTERNAL_IP: eip.public_ip, PRIVATE_IP: private_ip, ALLOCATION_ID: eip.allocation_id}
 
     def private_ip(self) -> str:
-        """A private address that nothing has, in the subnet of the ENI with most room.
+        """Choose a private address that nothing has, in the subnet of the ENI with most room.
 
         Raises:
             NoRoomError: no ENI has room, or the subnet is exhausted.
         """
         world = self._world
         exhausted: set[str] = set()
-        for eni_id in sorted(self._room, key=lambda one: (-self._room[one], one)):
+        for eni_id in sorted(self._room, key=lambda key: (-self._room[key], key)):
             subnet = world.subnets[world.interfaces[eni_id].subnet_id]
             if self._room[eni_id] < 1 or subnet.subnet_id in exhausted:
                 continue
@@ -75,7 +78,7 @@ class Chooser:
 
 
 def _free(network: Network) -> Iterator[str]:
-    """The addresses that a new range of a network may have, the lowest first."""
+    """List the addresses that a new range of a network may have, the lowest first."""
     address, mask = network.template.get("NETWORK_ADDRESS", ""), network.template.get("NETWORK_MASK", "")
     if not address or not mask:
         raise AwsOvsError(
@@ -99,7 +102,7 @@ def _unused(prefix: Prefix, taken: list[tuple[int, int]], gateway: str) -> Itera
 
 
 def prefix_of(address: str, mask: str, what: str) -> Prefix:
-    """The prefix that an address and a mask (or a prefix length) mean."""
+    """Read the prefix that an address and a mask (or a prefix length) mean."""
     try:
         bits = f"{ip_to_int(mask):032b}" if "." in mask else "1" * int(mask) + "0" * (32 - int(mask))
     except ValueError:
@@ -110,7 +113,7 @@ def prefix_of(address: str, mask: str, what: str) -> Prefix:
 
 
 def no_room(world: World, room: dict[str, int], where: str = "") -> NoRoomError:
-    """What to raise when ENIs, with so much room each, are full; `where` says which those are."""
+    """Make the error for ENIs, with so much room each, that are full; `where` says which those are."""
     hosts = [(world.host_of_eni[eni_id], left) for eni_id, left in list(room.items())[:10]]
     full = ", ".join(f"{host.name} has {world.limit(host) - left} of {world.limit(host)}" for host, left in hosts)
     return NoRoomError(

@@ -1,4 +1,4 @@
-"""`oneaws check`: everything that must be right for the front-end half to work, one line each."""
+"""Check everything that must be right for the front-end half to work, one line each: `oneaws check`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .world import World
 
 
 def check(world: World) -> list[dict[str, str]]:
-    """The checks, in an order in which one needs those before it."""
+    """Make the checks, in an order in which each needs those before it."""
     lines: list[dict[str, str]] = []
     usable = [
         _line(lines, "driver configuration", lambda: f"VNIs from {world.driver.vni_base} on"),
@@ -31,8 +31,8 @@ def _line(lines: list[dict[str, str]], name: str, look: Callable[[], str]) -> bo
     """Add what `look` returns, or what it raises."""
     try:
         lines.append({"CHECK": name, "STATUS": "ok", "DETAIL": look()})
-    except AwsOvsError as bad:
-        lines.append({"CHECK": name, "STATUS": "failed", "DETAIL": str(bad)})
+    except AwsOvsError as error:
+        lines.append({"CHECK": name, "STATUS": "failed", "DETAIL": str(error)})
         return False
     return True
 
@@ -43,7 +43,8 @@ def _ec2(world: World) -> str:
 
 
 def _hooks(world: World) -> str:
-    wrong = [f"{one.name} is {one.state}" for one in registration.registrations(world) if one.state != "registered"]
+    hooks = registration.registrations(world)
+    wrong = [f"{hook.name} is {hook.state}" for hook in hooks if hook.state != "registered"]
     if wrong:
         raise AwsOvsError(f"{', '.join(wrong)}", "run 'oneaws hooks register'")
     return "registered"
@@ -57,11 +58,11 @@ def _stages(lines: list[dict[str, str]], world: World) -> list[reconcile.Stage]:
 
 
 def _stage(lines: list[dict[str, str]], world: World, stage: reconcile.Stage) -> None:
-    """What the reconciler would do, and what it cannot."""
+    """Add what the reconciler would do, and what it cannot."""
     outcome = Outcome(dry_run=True)
     reconcile.carry_out(world, iter([stage]), outcome)
-    for target, text in outcome.problems:
-        lines.append({"CHECK": stage.name, "STATUS": "failed", "DETAIL": f"{target}: {text}"})
+    for problem in outcome.problems:
+        lines.append({"CHECK": stage.name, "STATUS": "failed", "DETAIL": str(problem)})
     for target, text in outcome.done:
         detail = f"{target}: should {text}; run 'oneaws reconcile'"
         lines.append({"CHECK": stage.name, "STATUS": "pending", "DETAIL": detail})
@@ -70,7 +71,7 @@ def _stage(lines: list[dict[str, str]], world: World, stage: reconcile.Stage) ->
 
 
 def _networks(lines: list[dict[str, str]], world: World) -> None:
-    for line in listing.networks(world):
-        found = "; ".join(line["PROBLEMS"])
-        status = "failed" if found else "ok"
-        lines.append({"CHECK": f"network {line['NAME']}", "STATUS": status, "DETAIL": found or f"VNI {line['VNI']}"})
+    for line in listing.network_lines(world):
+        problems = "; ".join(line["PROBLEMS"])
+        status = "failed" if problems else "ok"
+        lines.append({"CHECK": f"network {line['NAME']}", "STATUS": status, "DETAIL": problems or f"VNI {line['VNI']}"})

@@ -1,4 +1,4 @@
-"""What OpenNebula's hook manager starts: `hooks/aws_ovs/EVENT`, with the event's document on stdin.
+"""Handle what OpenNebula's hook manager starts: `hooks/aws_ovs/EVENT`, with the event's document on stdin.
 
 A hook only makes things fast; `oneaws reconcile` does the same later for one that is lost. Most events concern neither this
 driver nor AWS, so those must end before anything heavy is imported.
@@ -17,6 +17,7 @@ from lxml import etree
 from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, log
 from . import objects
+from .attributes import INSTANCE_ID, VTEP
 
 if TYPE_CHECKING:
     from .plan import Outcome
@@ -62,7 +63,7 @@ def _run(work: _Work) -> list[str]:
     work(World(settings.load()), outcome)
     for target, text in outcome.done:
         log(INFO, f"{target}: {text}")
-    return [f"{target}: {text}" for target, text in outcome.problems]
+    return [str(problem) for problem in outcome.problems]
 
 
 def _vm_running(root: etree._Element) -> _Work | None:
@@ -71,7 +72,7 @@ def _vm_running(root: etree._Element) -> _Work | None:
         return None
 
     def work(world: World, outcome: Outcome) -> None:
-        from .follow import follow
+        from .follow.loop import follow
 
         if world.oned.leads() and follow(world, vm.vm_id):
             log(INFO, f"VM {vm.vm_id}: its private addresses are on its host")
@@ -87,12 +88,12 @@ def _host_state(root: etree._Element) -> _Work | None:
         return _hosts
 
     def greet(world: World, outcome: Outcome) -> None:
-        """A host that is back may have been made anew and know no peers."""
+        """Tell a host that is back its peers: it may have been made anew and know none."""
         from . import mesh
 
-        member = next((one.host for one in mesh.members(world) if one.host.host_id == host.host_id), None)
-        if member and world.oned.leads():
-            mesh.send(world, mesh.peers(world), [member])
+        present = [member.host for member in mesh.members(world) if member.host.host_id == host.host_id]
+        if present and world.oned.leads():
+            mesh.send(world, mesh.peers(world), present)
 
     return greet
 
@@ -109,14 +110,14 @@ def _host_delete(root: etree._Element) -> _Work | None:
 
 
 def _is_ours(host: objects.Host) -> bool:
-    return "VXLAN_TEP" in host.template or "EC2_INSTANCE_ID" in host.template
+    return VTEP in host.template or INSTANCE_ID in host.template
 
 
 def _hosts(world: World, outcome: Outcome) -> None:
     from . import reconcile
 
-    with reconcile.turn(world, "a hook for hosts", queue="hosts") as mine:
-        if mine:
+    with reconcile.turn(world, "a hook for hosts", queue="hosts") as our_turn:
+        if our_turn:
             reconcile.carry_out(world, reconcile.of_hosts(world), outcome)
 
 
@@ -126,11 +127,12 @@ def _vnet_ready(root: etree._Element) -> _Work | None:
         return None
 
     def work(world: World, outcome: Outcome) -> None:
-        """Its cluster may not have been served before, and it may be a pool."""
+        """Settle the network: its cluster may not have been served before, and it may be a pool."""
         from . import reconcile
 
-        with reconcile.turn(world, f"a hook for network {network.name}", queue=f"network-{network.network_id}") as mine:
-            if mine:
+        queue = f"network-{network.network_id}"
+        with reconcile.turn(world, f"a hook for network {network.name}", queue) as our_turn:
+            if our_turn:
                 reconcile.carry_out(world, reconcile.of_network(world, network.network_id), outcome)
 
     return work

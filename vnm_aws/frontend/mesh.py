@@ -1,4 +1,4 @@
-"""The mesh: every host of the served clusters is told its peers, over ssh as oneadmin, in parallel with a limit.
+"""Tell every host of the served clusters its peers, over ssh as oneadmin, in parallel with a limit.
 
 What each host was told last is kept in a file, so that only those are called for which something has changed; an unreachable one
 stays out of date there, and the next reconcile catches it up.
@@ -12,17 +12,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from .. import files
+from .. import files, lock
 from ..addresses import ipv4
 from ..errors import AwsOvsError
-from ..lock import held
 from ..overlay.tunnels import Peer, digest
+from .attributes import INSTANCE_STATE, MESH, TERMINATED, VTEP
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
-from .world import STATE, TERMINATED, VTEP, World
-
-MESH = "AWS_OVS_MESH"
-"""Attribute of a host: the digest of its peer list, as its own probe reports it."""
+from .world import World
 
 _PROBED_S = 1500
 """Seconds after which a probe has been at work: OpenNebula runs those of this kind every 600 s."""
@@ -39,28 +36,29 @@ class Member(NamedTuple):
 
 
 def peers(world: World) -> list[Peer]:
-    """The peer list: the hosts of the served clusters that have a VXLAN endpoint and whose instance lives."""
-    found = [Peer(host.name, host.template[VTEP]) for host in _hosts(world)]
-    return sorted(found, key=lambda peer: peer.name)
+    """List the peers: the hosts of the served clusters that have a VXLAN endpoint and whose instance lives."""
+    return sorted((Peer(host.name, host.template[VTEP]) for host in _hosts(world)), key=lambda peer: peer.name)
 
 
 def _hosts(world: World) -> list[Host]:
     return [
         host
-        for host in sorted(world.hosts, key=lambda one: one.host_id)
-        if host.cluster_id in world.served and host.template.get(VTEP) and host.template.get(STATE) != TERMINATED
+        for host in sorted(world.hosts, key=lambda host: host.host_id)
+        if host.cluster_id in world.served
+        and host.template.get(VTEP)
+        and host.template.get(INSTANCE_STATE) != TERMINATED
     ]
 
 
 def members(world: World) -> list[Member]:
-    """The hosts of the mesh and whether they know."""
+    """List the hosts of the mesh, and whether they have the present peer list."""
     told = _Told(world)
     wanted = digest(peers(world))
     return [Member(host, host.template[VTEP], told.get(host) == wanted) for host in _hosts(world)]
 
 
 def plan(world: World, everybody: bool = False) -> Plan:
-    """What tells the hosts their peers.
+    """Plan the change that tells the hosts their peers.
 
     Args:
         world: both worlds.
@@ -80,7 +78,10 @@ def plan(world: World, everybody: bool = False) -> Plan:
         result.change(
             f"{len(behind)} of {len(wanted)} hosts ({named})",
             f"send the list of {len(wanted)} peers",
-            lambda: send(world, wanted, behind),
+            send,
+            world,
+            wanted,
+            behind,
         )
     return result
 
@@ -91,12 +92,12 @@ def _check(result: Plan, wanted: list[Peer]) -> None:
         by_vtep.setdefault(peer.vtep, []).append(peer.name)
         try:
             ipv4(peer.vtep, VTEP)
-        except AwsOvsError as bad:
-            result.problem(f"host {peer.name}", str(bad))
+        except AwsOvsError as error:
+            result.error(f"host {peer.name}", error)
     for vtep, names in by_vtep.items():
         if len(names) > 1:
             result.problem(
-                f"hosts {' '.join(names)}", f"have the same VXLAN endpoint {vtep}; delete the host that is no more"
+                f"hosts {' '.join(names)}", f"have the same VXLAN endpoint {vtep}", "delete the host that is no more"
             )
 
 
@@ -121,12 +122,16 @@ def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
 
 
 def document(wanted: list[Peer]) -> str:
-    """The peer list as `aws-ovs peers` reads it."""
+    """Write the peer list as `aws-ovs peers` reads it."""
     return json.dumps({"peers": [peer._asdict() for peer in wanted]})
 
 
 def _tell(name: str, text: str, timeout: int) -> str | None:
-    """Send the list to a host; the reason when it did not take it."""
+    """Send the list to a host.
+
+    Returns:
+        the reason when the host did not take it.
+    """
     command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}", "--", name, _COMMAND]
     try:
         done = subprocess.run(
@@ -134,8 +139,8 @@ def _tell(name: str, text: str, timeout: int) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"did not answer within {timeout} s"
-    except OSError as bad:
-        return f"ssh cannot be run ({bad.strerror})"
+    except OSError as error:
+        return f"ssh cannot be run ({error.strerror})"
     if done.returncode == 0:
         return None
     lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"ssh ended with code {done.returncode}"]
@@ -143,7 +148,7 @@ def _tell(name: str, text: str, timeout: int) -> str | None:
 
 
 class _Told:
-    """Which list each host was told last, and when, by host ID and endpoint: a host made anew knows nothing."""
+    """Remember which list each host was told last, and when, by host ID and endpoint: a host made anew knows nothing."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -158,7 +163,7 @@ class _Told:
             return {}
 
     def get(self, host: Host) -> str:
-        """The digest of the list that a host has: what it was told, unless its own probe says otherwise since."""
+        """Find the digest of the list that a host has: what it was told, unless its own probe says otherwise since."""
         mark, when = self._told.get(_key(host), ("", 0.0))
         reported = host.template.get(MESH, "")
         return reported if reported and time.time() - when > _PROBED_S else mark
@@ -167,7 +172,7 @@ class _Told:
         """Keep what hosts were told just now; another process may do the same for others."""
         settings = self._world.settings
         known = {_key(host) for host in self._world.hosts}
-        with held("noting peers", settings.lock_timeout, f"{settings.state_directory}/mesh.lock"):
+        with lock.held("noting peers", settings.lock_timeout, f"{settings.state_directory}/mesh.lock"):
             told = {key: value for key, value in self._read().items() if key in known}
             told |= dict.fromkeys(map(_key, hosts), (mark, time.time()))
             files.replace(self._path, json.dumps(dict(sorted(told.items()))))

@@ -2,41 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, ParamSpec
 
 from ..errors import AwsOvsError
 
+_P = ParamSpec("_P")
+
 
 class Change(NamedTuple):
-    """One change: to what, what, and how."""
+    """One change: to what, what, and how. One that is not `expected` to succeed is left out of a dry run."""
 
     target: str
     text: str
     apply: Callable[[], object]
+    expected: bool = True
 
 
 class Problem(NamedTuple):
     """What keeps a thing from being as it should, and what to do."""
 
     target: str
-    text: str
+    what: str
+    remedy: str
+
+    @property
+    def text(self) -> str:
+        """Join what and remedy as an error does."""
+        return f"{self.what}; {self.remedy}"
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.text}"
+
+
+class SeveralErrors(Exception):  # noqa: N818 - it is no error itself, and nobody prints it
+    """Carry the errors of a change that concerns several things; each becomes a problem."""
+
+    def __init__(self, errors: Iterable[AwsOvsError]) -> None:
+        super().__init__()
+        self.errors = list(errors)
 
 
 class Plan:
-    """Changes in their order, and problems."""
+    """Changes in their order, and problems.
+
+    Attributes:
+        changes: what is to be done.
+        problems: what is wrong, and is not changed.
+        foreseen: what changes will fail with if the world stays as it is; for a dry run, as the changes themselves say it.
+    """
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.problems: list[Problem] = []
+        self.foreseen: list[Problem] = []
 
-    def change(self, target: str, text: str, apply: Callable[[], object]) -> None:
-        """Add a change."""
-        self.changes.append(Change(target, text, apply))
+    def change(self, target: str, text: str, do: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs) -> None:
+        """Add a change.
 
-    def problem(self, target: str, text: str) -> None:
+        Args:
+            target: what is changed.
+            text: what is done to it, for people.
+            do: makes the change.
+            arguments: for `do`.
+            named: likewise.
+        """
+        self.changes.append(Change(target, text, lambda: do(*arguments, **named)))
+
+    def attempt(
+        self, target: str, text: str, do: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs
+    ) -> None:
+        """Add a change that will fail if the world stays as it is."""
+        self.changes.append(Change(target, text, lambda: do(*arguments, **named), expected=False))
+
+    def foresee(self, target: str, error: AwsOvsError) -> None:
+        """Add what a change will fail with if the world stays as it is."""
+        self.foreseen.append(Problem(target, error.what, error.remedy))
+
+    def problem(self, target: str, what: str, remedy: str) -> None:
         """Add a problem."""
-        self.problems.append(Problem(target, text))
+        self.problems.append(Problem(target, what, remedy))
+
+    def error(self, target: str, error: AwsOvsError) -> None:
+        """Add an error as a problem."""
+        self.problem(target, error.what, error.remedy)
 
 
 class Outcome:
@@ -63,18 +112,21 @@ class Outcome:
         Returns:
             True when something was or may have been changed.
         """
-        self.problems += plan.problems
-        for number, change in enumerate(plan.changes, 1):
-            self._tell(f"{name} {number}/{len(plan.changes)}: {change.target}: {change.text}")
+        self.problems += plan.problems + (plan.foreseen if self.dry_run else [])
+        changes = [change for change in plan.changes if change.expected or not self.dry_run]
+        for number, change in enumerate(changes, 1):
+            self._tell(f"{name} {number}/{len(changes)}: {change.target}: {change.text}")
             try:
                 if not self.dry_run:
                     change.apply()
                 self.done.append((change.target, change.text))
-            except AwsOvsError as bad:
-                self.problems.append(Problem(change.target, str(bad)))
-        return bool(plan.changes) and not self.dry_run
+            except AwsOvsError as error:
+                self.problems.append(Problem(change.target, error.what, error.remedy))
+            except SeveralErrors as several:
+                self.problems += [Problem(change.target, error.what, error.remedy) for error in several.errors]
+        return bool(changes) and not self.dry_run
 
-    def problem(self, target: str, text: str) -> None:
-        """Add a problem, once: when a world is not there, every stage says so."""
-        if all(text != one.text for one in self.problems):
-            self.problems.append(Problem(target, text))
+    def error(self, target: str, error: AwsOvsError) -> None:
+        """Add an error as a problem, once: when a world is not there, every stage says so."""
+        if all(str(error) != problem.text for problem in self.problems):
+            self.problems.append(Problem(target, error.what, error.remedy))

@@ -1,4 +1,4 @@
-"""The reconciler: makes OpenNebula, EC2 and the hosts' peer lists agree, stage by stage. What hooks do is done here too.
+"""Make OpenNebula, EC2 and the hosts' peer lists agree, stage by stage. What hooks do is done here too.
 
 One runs at a time on a front-end, and one more may wait: it will see all that others would want to bring about.
 """
@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from . import follow, hosts, mesh, pools, validation
+from . import hosts, mesh, pools, validation
+from .follow import plans
 from .objects import Network
 from .plan import Outcome, Plan
-from .world import ADDRESSES, HOSTS, NETWORKS, World
+from .world import Part, World
 
 
 class Stage(NamedTuple):
@@ -22,26 +23,29 @@ class Stage(NamedTuple):
 
     name: str
     plan: Callable[[World], Plan]
-    changes: tuple[str, ...]
+    changes: tuple[Part, ...]
 
 
-def _pool(network: Network) -> Callable[[World], Plan]:
-    return lambda world: pools.plan(world, world.with_leases(network.network_id))
+def _pool(network: Network) -> Stage:
+    return Stage(
+        f"pool {network.name}",
+        lambda world: pools.plan(world, world.with_leases(network.network_id)),
+        (Part.NETWORKS, Part.ADDRESSES),
+    )
 
 
 def _pools(world: World) -> dict[int, Stage]:
-    changes = (*NETWORKS, *ADDRESSES)
-    return {one.network_id: Stage(f"pool {one.name}", _pool(one), changes) for one in pools.pools(world)}
+    return {network.network_id: _pool(network) for network in pools.pools(world)}
 
 
-_HOSTS = Stage("hosts", hosts.plan, HOSTS)
-_FREE = Stage("free addresses", hosts.plan_free, HOSTS)
-_FOLLOW = Stage("addresses", follow.plan, ("vms", *ADDRESSES))
+_HOSTS = Stage("hosts", hosts.plan, (Part.HOSTS,))
+_FREE = Stage("free addresses", hosts.plan_free, (Part.HOSTS,))
+_FOLLOW = Stage("addresses", plans.plan, (Part.VMS, Part.ADDRESSES))
 _MESH = Stage("mesh", mesh.plan, ())
 
 
 def everything(world: World) -> Iterator[Stage]:
-    """All stages. Pools are looked up when their turn has come."""
+    """List all stages. Pools are looked up when their turn has come."""
     yield _HOSTS
     yield from _pools(world).values()
     yield _FOLLOW
@@ -50,12 +54,12 @@ def everything(world: World) -> Iterator[Stage]:
 
 
 def of_hosts(world: World) -> Iterator[Stage]:
-    """What a host that comes, goes or changes makes necessary."""
+    """List the stages that a host which comes, goes or changes makes necessary."""
     yield from (_HOSTS, _FREE, _MESH)
 
 
 def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
-    """What Elastic IPs that come or go make necessary, in all pools or in those with certain names or IDs.
+    """List the stages for Elastic IPs that come or go, in all pools or in those with certain names or IDs.
 
     Raises:
         AwsOvsError: a name is not that of a pool.
@@ -70,7 +74,7 @@ def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
 
 
 def of_network(world: World, network_id: int) -> Iterator[Stage]:
-    """What a new network, or new ranges of one, make necessary."""
+    """List the stages for a new network, or for new ranges of one."""
     stage = _pools(world).get(network_id)
     if stage is not None:
         yield from (stage, _FREE)
@@ -81,26 +85,26 @@ def check_network(world: World, network_id: int, outcome: Outcome) -> None:
     """Report what is wrong with a network of this driver."""
     network = world.oned.network(network_id)
     if network.ours:
-        for bad in validation.problems(network, world.networks, world.driver):
-            outcome.problem(f"network {network.name}", str(bad))
+        for error in validation.problems(network, world.networks, world.driver):
+            outcome.error(f"network {network.name}", error)
 
 
 def of_vms(world: World, vm_ids: Sequence[int] = ()) -> Iterator[Stage]:
-    """What VMs, all or certain ones, that run elsewhere than before make necessary."""
+    """List the stages for VMs, all or certain ones, that run elsewhere than before."""
     if vm_ids:
-        yield Stage("addresses", lambda world: follow.plan_for(world, vm_ids), ("vms", *ADDRESSES))
+        yield Stage("addresses", lambda world: plans.plan_for(world, vm_ids), _FOLLOW.changes)
     else:
         yield _FOLLOW
     yield _FREE
 
 
 def of_mesh(everybody: bool) -> Iterator[Stage]:
-    """The peer list, for the hosts that have not the present one, or for every host."""
+    """List the stage that sends the peer list to the hosts that have not the present one, or to every host."""
     yield Stage("mesh", lambda world: mesh.plan(world, everybody), ())
 
 
 def alone(name: str, plan: Callable[[World], Plan]) -> Iterator[Stage]:
-    """One plan that is no part of the reconciler."""
+    """List a stage that is no part of the reconciler."""
     yield Stage(name, plan, ())
 
 
@@ -110,13 +114,13 @@ def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:
         for stage in stages:
             try:
                 plan = stage.plan(world)
-            except AwsOvsError as bad:
-                outcome.problem(stage.name, str(bad))
+            except AwsOvsError as error:
+                outcome.error(stage.name, error)
             else:
                 if outcome.carry_out(stage.name, plan):
-                    world.forget(stage.changes)
-    except AwsOvsError as bad:  # which stages there are is not known
-        outcome.problem("OpenNebula", str(bad))
+                    world.forget(*stage.changes)
+    except AwsOvsError as error:  # which stages there are is not known
+        outcome.error("OpenNebula", error)
 
 
 @contextlib.contextmanager
@@ -148,5 +152,5 @@ def turn(world: World, what: str, queue: str = "") -> Iterator[bool]:
 
 
 def path(world: World) -> str:
-    """The lock that whoever changes something holds."""
+    """Name the lock that whoever changes something holds."""
     return f"{world.settings.state_directory}/lock"

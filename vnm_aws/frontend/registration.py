@@ -1,4 +1,4 @@
-"""Registering the driver's hooks in OpenNebula: those of the templates in share/hooks/, by name."""
+"""Register the driver's hooks in OpenNebula: those of the templates in share/hooks/, by name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ _PREFIX = "aws_ovs-"
 
 
 class Registration(NamedTuple):
-    """A hook as it should be, and as OpenNebula has it. `state`: `registered`, `missing`, `differs` or `unknown` to this
-    version."""
+    """A hook as it should be, and as OpenNebula has it.
+
+    Attributes:
+        name: of the hook.
+        state: `registered`, `missing`, `differs` or `unknown` to this version.
+        hook_id: its ID; -1 when it is missing.
+    """
 
     name: str
     state: str
@@ -28,7 +33,7 @@ class Registration(NamedTuple):
 
 
 def wanted() -> dict[str, dict[str, str]]:
-    """The hooks of the templates, by name.
+    """Read the hooks of the templates, by name.
 
     Raises:
         AwsOvsError: the templates are not there.
@@ -36,27 +41,27 @@ def wanted() -> dict[str, dict[str, str]]:
     directory = INSTALLED if os.path.isdir(INSTALLED) else _CHECKOUT
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(".hook"))
-    except OSError as bad:
+    except OSError as error:
         raise AwsOvsError(
-            f"the hook templates in {INSTALLED} cannot be read ({bad.strerror})", "run 'install.sh --frontend' again"
+            f"the hook templates in {INSTALLED} cannot be read ({error.strerror})", "run 'install.sh --frontend' again"
         ) from None
-    found = {}
+    hooks = {}
     for name in names:
         with open(os.path.join(directory, name), encoding="utf-8") as file:
             values = {match[1]: match[2] for match in map(_LINE.match, file) if match}
-        found[values["NAME"]] = values
-    return found
+        hooks[values["NAME"]] = values
+    return hooks
 
 
 def registrations(world: World) -> list[Registration]:
-    """The state of every hook of the driver, by name."""
+    """Compare every hook of the driver with its template, by name."""
     hooks = wanted()
     present = _present(world)
-    found = [
+    states = [
         Registration(name, _state(present.get(name), values), _id(present.get(name))) for name, values in hooks.items()
     ]
-    found += [Registration(name, "unknown", hook.hook_id) for name, hook in present.items() if name not in hooks]
-    return sorted(found)
+    states += [Registration(name, "unknown", hook.hook_id) for name, hook in present.items() if name not in hooks]
+    return sorted(states)
 
 
 def _present(world: World) -> dict[str, Hook]:
@@ -77,35 +82,25 @@ def _state(hook: Hook | None, values: dict[str, str]) -> str:
 
 
 def plan(world: World) -> Plan:
-    """What registers the hooks."""
+    """Plan the changes that register the hooks."""
     result, hooks = Plan(), wanted()
-    for one in registrations(world):
-        target = f"hook {one.name}"
-        if one.state == "missing":
-            _adding(world, result, target, "register it", hooks[one.name])
-        elif one.state == "differs":
-            # A replaced hook, for oned does not let the type of one be changed.
-            _removing(world, result, one, "remove it, because it differs from its template")
-            _adding(world, result, target, "register it anew", hooks[one.name])
-        elif one.state == "unknown":
-            _removing(world, result, one, "remove it, because this version has no such hook")
+    for hook in registrations(world):
+        target = f"hook {hook.name}"
+        if hook.state == "missing":
+            result.change(target, "register it", world.oned.add_hook, template(hooks[hook.name]))
+        elif hook.state == "differs":  # oned does not let the type of a hook be changed, so it is replaced
+            text = "remove it, because it differs from its template"
+            result.change(target, text, world.oned.remove_hook, hook.hook_id)
+            result.change(target, "register it anew", world.oned.add_hook, template(hooks[hook.name]))
+        elif hook.state == "unknown":
+            text = "remove it, because this version has no such hook"
+            result.change(target, text, world.oned.remove_hook, hook.hook_id)
     return result
 
 
 def plan_removal(world: World) -> Plan:
-    """What removes the hooks."""
+    """Plan the changes that remove the hooks."""
     result = Plan()
     for name, hook in sorted(_present(world).items()):
-        _removing(world, result, Registration(name, "registered", hook.hook_id), "remove it")
+        result.change(f"hook {name}", "remove it", world.oned.remove_hook, hook.hook_id)
     return result
-
-
-def _adding(world: World, result: Plan, target: str, text: str, values: dict[str, str]) -> None:
-    def add() -> None:
-        world.oned.add_hook(template(values))
-
-    result.change(target, text, add)
-
-
-def _removing(world: World, result: Plan, one: Registration, text: str) -> None:
-    result.change(f"hook {one.name}", text, lambda: world.oned.remove_hook(one.hook_id))

@@ -13,10 +13,10 @@ from ..errors import AwsOvsError
 from ..overlay.bridges import RESERVED
 from ..underlay.eni import VXLAN_OVERHEAD
 from ..vm import MAX_VNI
+from .attributes import EXTERNAL_IP, POOL, PRIVATE_IP
 from .free_addresses import prefix_of
 from .objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from .tags import TagFilter
-from .world import POOL, PRIVATE, PUBLIC
 
 _VNI_STEP = 1 << 20
 """More than there are network IDs: a VNI that a network may choose for itself is no other network's, modulo this."""
@@ -197,12 +197,12 @@ def _ranges(network: Network) -> None:
         if values.get("IP"):
             addresses.ipv4(values["IP"], "AR: IP")
             addresses.number(values.get("SIZE") or "1", "AR: SIZE", 1, 1 << 24)
-        for key in (PRIVATE, PUBLIC):
+        for key in (PRIVATE_IP, EXTERNAL_IP):
             if values.get(key):
                 addresses.ipv4(values[key], f"AR: {key}")
-        if values.get(PRIVATE) and values.get("SIZE", "1") != "1" and not values.get("PORT_START"):
+        if values.get(PRIVATE_IP) and values.get("SIZE", "1") != "1" and not values.get("PORT_START"):
             raise AwsOvsError(
-                f"AR with {PRIVATE} {values[PRIVATE]} has SIZE {shown(values['SIZE'])}, but one VM can have that address",
+                f"AR with {PRIVATE_IP} {values[PRIVATE_IP]} has SIZE {shown(values['SIZE'])}, but one VM can have that address",
                 "use SIZE 1, or PORT_START and PORT_SIZE to share it",
             )
     spans = sorted(network.spans())
@@ -225,14 +225,14 @@ def _private_addresses(network: Network, others: list[Network]) -> None:
     claims: dict[str, list[tuple[Network, bool]]] = {}
     for one in (network, *(one for one in others if not _reservation(network, one))):
         for values in _each(one):
-            if values.get(PRIVATE):
-                claims.setdefault(values[PRIVATE], []).append((one, bool(values.get("PORT_START"))))
+            if values.get(PRIVATE_IP):
+                claims.setdefault(values[PRIVATE_IP], []).append((one, bool(values.get("PORT_START"))))
     for address, holders in claims.items():
         mine = any(one is network for one, _ in holders)
         if mine and len(holders) > 1 and not all(shared for _, shared in holders):
             names = " and ".join(str(one.network_id) for one, _ in holders[:5])
             raise AwsOvsError(
-                f"{PRIVATE} {address} is in several address ranges (of networks {names}), which would be leased at once",
+                f"{PRIVATE_IP} {address} is in several address ranges (of networks {names}), which would be leased at once",
                 "keep one of them",
             )
 

@@ -15,13 +15,14 @@ from ..journal import ERROR, INFO, log
 from ..lock import held
 from ..underlay.eni import VXLAN_OVERHEAD
 from . import objects, settings, validation
+from .attributes import ALLOCATION_ID, PRIVATE_IP
 from .free_addresses import Chooser
 from .objects import Network
 from .oned import range_template, template
 from .plan import Plan
 from .pools import claimed, foreign, is_pool
 from .reserved import Reserved
-from .world import ALLOCATION, PRIVATE, World
+from .world import Part, World
 
 
 def main(argv: list[str]) -> int:
@@ -87,9 +88,9 @@ def _ranges(world: World, network: Network) -> list[dict[str, str]]:
     """An address range for each Elastic IP of the pool. What cannot have one now is left to the reconciler to report."""
     config = world.settings
     report, ranges = Plan(), []
-    there = set(network.values_of_ranges(ALLOCATION))
+    there = set(network.values_of_ranges(ALLOCATION_ID))
     with held(f"creating network {network.network_id}", config.lock_timeout, f"{config.state_directory}/create.lock"):
-        world.forget(("networks",))  # others may have got ranges while this one waited
+        world.forget(Part.NETWORKS)  # others may have got ranges while this one waited
         chooser = Chooser(world, network)
         for eip in claimed(world, network, report):
             reason = foreign(world, eip)
@@ -99,5 +100,5 @@ def _ranges(world: World, network: Network) -> list[dict[str, str]]:
                 ranges.append(chooser.range_for(eip))
             except AwsOvsError as bad:
                 log(ERROR, f"vnet_create {network.network_id}: {eip.public_ip}: {bad}")
-        Reserved(config.state_directory).add(one[PRIVATE] for one in ranges)
+        Reserved(config.state_directory).add(one[PRIVATE_IP] for one in ranges)
     return ranges

@@ -1,13 +1,18 @@
-"""Both outside worlds as one operation sees them: everything is read when first needed, and once."""
+"""Both outside worlds as one operation sees them: everything is read when first needed, and once.
+
+Whoever changes a world does it here, or says with `forget` what has to be read again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from functools import cached_property
 
 from ..config import Config
 from ..errors import AwsOvsError
 from . import settings as settings_file
+from .attributes import ENI_ID, INSTANCE_STATE, INSTANCE_TYPE, PRIVATE_IP, TERMINATED
 from .ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
 from .objects import Host, Network, Vm
 from .oned import Oned, served_clusters
@@ -15,46 +20,51 @@ from .settings import Settings
 
 _PAGE = 500
 
-INSTANCE_ID, TYPE, ENI_ID, VTEP = "EC2_INSTANCE_ID", "EC2_INSTANCE_TYPE", "EC2_ENI_ID", "VXLAN_TEP"
-STATE, TERMINATED = "EC2_INSTANCE_STATE", "terminated"
-"""Attributes of a host's template."""
 
-POOL = "AWS_EIP_POOL"
-"""Attribute of a network that is an Elastic IP pool: the tags of its Elastic IPs."""
+class Part(Enum):
+    """A part of the worlds that can change: the attributes of `World` that are read, or made of what is read."""
 
-ALLOCATION, PUBLIC, PRIVATE = "AWS_ALLOCATION_ID", "EXTERNAL_IP", "AWS_PRIVATE_IP"
-"""Attributes of an address range that belongs to an Elastic IP."""
+    HOSTS = ("hosts", "host_of_eni", "limits")
+    NETWORKS = ("networks", "_with_leases")
+    VMS = ("vms",)
+    ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
 
 
 class World:
-    """See the module."""
+    """Read both worlds, and change addresses in EC2.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: of the front-end.
+        connected: another view, whose connections this one uses.
+    """
+
+    def __init__(self, settings: Settings, connected: World | None = None) -> None:
         self.settings = settings
+        self._connected = connected
 
     @cached_property
     def oned(self) -> Oned:
-        """The connection to oned."""
-        return Oned()
+        """Connect to oned."""
+        return self._connected.oned if self._connected else Oned()
 
     @cached_property
     def ec2(self) -> Ec2:
-        """The connection to EC2."""
-        return Ec2(self.settings.region, self.settings.ec2_timeout)
+        """Connect to EC2."""
+        return self._connected.ec2 if self._connected else Ec2(self.settings.region, self.settings.ec2_timeout)
 
     @cached_property
     def driver(self) -> Config:
-        """The nodes' configuration."""
+        """Read the nodes' configuration."""
         return settings_file.driver()
 
     @cached_property
     def hosts(self) -> list[Host]:
-        """All hosts of OpenNebula."""
+        """Read all hosts of OpenNebula."""
         return self.oned.hosts()
 
     @cached_property
     def networks(self) -> list[Network]:
-        """All networks of OpenNebula."""
+        """Read all networks of OpenNebula."""
         return self.oned.networks()
 
     @cached_property
@@ -62,101 +72,142 @@ class World:
         return {}
 
     def with_leases(self, network_id: int) -> Network:
-        """A network, with the leases of its address ranges."""
+        """Read a network, with the leases of its address ranges."""
         if network_id not in self._with_leases:
             self._with_leases[network_id] = self.oned.network(network_id)
         return self._with_leases[network_id]
 
     @cached_property
     def vms(self) -> list[Vm]:
-        """The VMs on hosts that have addresses in AWS.
+        """Read the VMs on hosts that have addresses in AWS.
 
         A VM has them from a network whose ranges have them, and a lease there. oned gives pages of VMs, of which only those
         are asked for that have such a VM; IDs from the hosts make the pages, so that VMs that come and go shift none.
         """
         leased = {
             vm_id
-            for known in self.networks
-            if known.ours and known.values_of_ranges(PRIVATE)
-            for held in self.with_leases(known.network_id).ranges
-            for vm_id in held.leases
+            for network in self.networks
+            if network.ours and network.values_of_ranges(PRIVATE_IP)
+            for address_range in self.with_leases(network.network_id).ranges
+            for vm_id in address_range.leases
         }
         on_hosts = sorted(vm_id for host in self.hosts for vm_id in host.vms)
         pages = [on_hosts[start : start + _PAGE] for start in range(0, len(on_hosts), _PAGE)]
-        found = (vm for page in pages if leased & set(page) for vm in self.oned.vms(page[0], page[-1]))
-        return [vm for vm in found if vm.addresses]
+        vms = (vm for page in pages if leased & set(page) for vm in self.oned.vms(page[0], page[-1]))
+        return [vm for vm in vms if vm.addresses]
 
     @cached_property
     def instances(self) -> dict[str, Instance]:
-        """The instances that the host filter matches, by id."""
-        found = self.ec2.instances(self.settings.hosts, self.settings.vpc_id)
-        return {one.instance_id: one for one in found}
+        """Read the instances that the host filter matches, by id."""
+        instances = self.ec2.instances(self.settings.hosts, self.settings.vpc_id)
+        return {instance.instance_id: instance for instance in instances}
 
     @cached_property
-    def interfaces(self) -> dict[str, Interface]:
-        """All ENIs of the VPC, by id."""
-        vpcs = {one.vpc_id for one in self.instances.values() if one.vpc_id}
+    def interfaces(self) -> Mapping[str, Interface]:
+        """Read all ENIs of the VPC, by id."""
+        vpcs = {instance.vpc_id for instance in self.instances.values() if instance.vpc_id}
         return self.ec2.interfaces({self.settings.vpc_id} if self.settings.vpc_id else vpcs)
 
     @cached_property
-    def elastic_ips(self) -> dict[str, ElasticIp]:
-        """All Elastic IPs of the Region, by allocation id."""
+    def elastic_ips(self) -> Mapping[str, ElasticIp]:
+        """Read all Elastic IPs of the Region, by allocation id."""
         return self.ec2.elastic_ips()
 
     @cached_property
     def limits(self) -> dict[str, int]:
-        """Addresses that an ENI can have, by the instance types of the hosts."""
-        return self.ec2.address_limits({host.template[TYPE] for host in self.hosts if host.template.get(TYPE)})
+        """Read how many addresses an ENI can have, by the instance types of the hosts."""
+        types = {host.template.get(INSTANCE_TYPE, "") for host in self.hosts}
+        return self.ec2.address_limits(types - {""})
 
     @cached_property
-    def subnets(self) -> dict[str, Subnet]:
-        """The subnets of the hosts' ENIs."""
-        return self.ec2.subnets({one.subnet_id for one in self.instances.values() if one.subnet_id and not one.gone})
+    def subnets(self) -> Mapping[str, Subnet]:
+        """Read the subnets of the hosts' ENIs."""
+        live = (instance for instance in self.instances.values() if not instance.gone)
+        return self.ec2.subnets({instance.subnet_id for instance in live if instance.subnet_id})
 
     @cached_property
     def host_of_eni(self) -> dict[str, Host]:
-        """The hosts of live instances by their ENI."""
+        """Find the hosts of live instances by their ENI."""
         return {
             host.template[ENI_ID]: host
             for host in self.hosts
-            if host.template.get(ENI_ID) and host.template.get(STATE) != TERMINATED
+            if host.template.get(ENI_ID) and host.template.get(INSTANCE_STATE) != TERMINATED
         }
 
     @cached_property
     def eni_of_address(self) -> dict[str, Interface]:
-        """Which ENI of the VPC has each private address."""
+        """Find the ENI of the VPC that has each private address."""
         return {address: eni for eni in self.interfaces.values() for address in eni.addresses}
 
     @cached_property
     def served(self) -> set[int]:
-        """IDs of the clusters that the driver serves."""
+        """Find the IDs of the clusters that the driver serves."""
         return served_clusters(self.networks)
 
     def limit(self, host: Host) -> int:
-        """How many addresses the ENI of a host can have; 0 when its instance type is not known."""
-        return self.limits.get(host.template.get(TYPE, ""), 0)
+        """Say how many addresses the ENI of a host can have; 0 when its instance type is not known."""
+        return self.limits.get(host.template.get(INSTANCE_TYPE, ""), 0)
 
     def network(self, name: str) -> Network:
-        """A network by ID or name.
+        """Find a network by ID or name.
 
         Raises:
             AwsOvsError: there is none, or several have the name.
         """
-        found = [one for one in self.networks if str(one.network_id) == name] or [
-            one for one in self.networks if one.name == name
+        matches = [network for network in self.networks if str(network.network_id) == name] or [
+            network for network in self.networks if network.name == name
         ]
-        if len(found) != 1:
-            count = "several of them" if found else "none"
+        if len(matches) != 1:
+            count = "several of them" if matches else "none"
             raise AwsOvsError(f"network {name}: OpenNebula has {count}", "choose one by its ID from 'onevnet list'")
-        return found[0]
+        return matches[0]
 
-    def forget(self, names: Collection[str]) -> None:
-        """Read again what has been changed, and what was made of it."""
-        for name in names:
-            vars(self).pop(name, None)
+    def forget(self, *parts: Part) -> None:
+        """Let parts be read again when they are needed next."""
+        for part in parts:
+            for name in part.value:
+                vars(self).pop(name, None)
 
+    def assign(self, eni: Interface, addresses: Sequence[str]) -> None:
+        """Put private addresses on an ENI, in one call, and wait until EC2 shows them there.
 
-NETWORKS = ("networks", "_with_leases")
-HOSTS = ("hosts", "host_of_eni", "limits")
-ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
-"""What to forget after a change of networks, of hosts, and of addresses in EC2."""
+        Raises:
+            AwsOvsError: EC2 refuses, or does not show them in time.
+        """
+        self.ec2.assign(eni.eni_id, addresses)
+        # Keep it in mind, so that the next choice counts them.
+        left = {
+            other.eni_id: other._replace(addresses=tuple(item for item in other.addresses if item not in addresses))
+            for other in (*self.interfaces.values(), self.interfaces.get(eni.eni_id, eni))
+        }
+        present = left[eni.eni_id]
+        self.interfaces = left | {eni.eni_id: present._replace(addresses=(*present.addresses, *addresses))}
+        vars(self).pop("eni_of_address", None)
+        wanted = set(addresses)
+        self.ec2.confirm(
+            f"{', '.join(addresses)} on {eni.eni_id}",
+            lambda: any(wanted <= set(shown.addresses) for shown in self.ec2.interfaces_with([eni.eni_id]).values()),
+        )
+
+    def associate(self, eip: ElasticIp, eni_id: str, private_ip: str) -> None:
+        """Let an Elastic IP lead to a private address, and wait until EC2 shows it.
+
+        Raises:
+            AwsOvsError: another Elastic IP leads there, which would lose it; or EC2 refuses, or does not show it in time.
+        """
+        here = {eni_id, *self.interfaces}  # another VPC may have the same private address
+        for other in self.ec2.elastic_ips_at(private_ip).values():
+            if other.eni_id in here and other.allocation_id != eip.allocation_id:
+                raise AwsOvsError(
+                    f"{private_ip} has the Elastic IP {other.public_ip} already, so {eip.public_ip} cannot have it",
+                    "disassociate one",
+                )
+        self.ec2.associate(eip.allocation_id, eni_id, private_ip)
+        self.elastic_ips = {
+            **self.elastic_ips,
+            eip.allocation_id: eip._replace(eni_id=eni_id, private_ip=private_ip),
+        }
+        self.ec2.confirm(
+            f"{eip.public_ip} at {private_ip}",
+            lambda: any(shown.private_ip == private_ip for shown in self.ec2.elastic_ips([eip.allocation_id]).values()),
+        )

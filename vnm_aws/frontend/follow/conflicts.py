@@ -1,4 +1,4 @@
-"""Several VMs that claim one private address or one Elastic IP: who has it, and what the others are told."""
+"""Settle who has a private address or an Elastic IP that several VMs claim, and what the others are told."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
 
-from ..errors import AwsOvsError
-from .objects import AddressRange, Vm
-from .oned import NotFoundError
-from .world import ALLOCATION, NETWORKS, PRIVATE, World
+from ...errors import AwsOvsError
+from ..attributes import ALLOCATION_ID, PRIVATE_IP
+from ..objects import AddressRange, Vm
+from ..oned import NotFoundError
+from ..world import World
 
 _T = TypeVar("_T")
 
 
 def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, AwsOvsError]:
-    """The VMs that cannot have an address because another VM has it; with the reason.
+    """Find the VMs that cannot have an address because another VM has it; with the reason.
 
     An address is on one ENI only. The host that has it keeps it as long as a VM there claims it; else the oldest VM's host
     gets it. VMs that share an address by ports must be on one host. Likewise an Elastic IP leads to one private address.
     """
     hosts: dict[str, list[tuple[Vm, int]]] = defaultdict(list)
     private: dict[str, list[tuple[Vm, str]]] = defaultdict(list)
-    for vm in sorted(vms, key=lambda one: one.vm_id):
-        for one in vm.addresses if vm.on_host else ():
-            hosts[one.private_ip].append((vm, vm.host_id))
-            if one.allocation_id:
-                private[one.allocation_id].append((vm, one.private_ip))
+    for vm in sorted(vms, key=lambda vm: vm.vm_id):
+        for address in vm.addresses if vm.on_host else ():
+            hosts[address.private_ip].append((vm, vm.host_id))
+            if address.allocation_id:
+                private[address.allocation_id].append((vm, address.private_ip))
     losers: dict[int, AwsOvsError] = {}
     for private_ip, claims in hosts.items():
         eni = world.eni_of_address.get(private_ip)
@@ -49,28 +50,32 @@ def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, AwsOvsError]:
 
 
 def _contested(claims: list[tuple[Vm, _T]], present: _T) -> list[tuple[Vm, Vm]]:
-    """Of VMs that claim one thing at a place each, the oldest first, those that lose it, and to whom."""
-    winner, place = next((one for one in claims if one[1] == present), claims[0])
+    """Choose between VMs that claim a thing, each for a place of its own, the oldest first.
+
+    Returns:
+        those that lose it, and to whom.
+    """
+    winner, place = next((claim for claim in claims if claim[1] == present), claims[0])
     return [(vm, winner) for vm, other in claims if other != place and vm.vm_id != winner.vm_id]
 
 
 def rivals(world: World, vm: Vm) -> list[Vm]:
-    """The other VMs that hold a lease of one of the VM's addresses or Elastic IPs."""
-    wanted = {value for one in vm.addresses for value in (one.private_ip, one.allocation_id) if value}
+    """Find the other VMs that hold a lease of an address or Elastic IP of the VM."""
+    wanted = {value for address in vm.addresses for value in (address.private_ip, address.allocation_id) if value}
     others: set[int] = set()
-    world.forget(NETWORKS)
     for network in world.networks:
-        if any(_names(one, wanted) for one in network.ranges):
+        if any(_names(item, wanted) for item in network.ranges):
             with contextlib.suppress(NotFoundError):
-                for one in world.with_leases(network.network_id).ranges:
-                    if _names(one, wanted):
-                        others.update(one.leases)
-    found = []
+                for item in world.with_leases(network.network_id).ranges:
+                    if _names(item, wanted):
+                        others.update(item.leases)
+    vms = []
     for other in sorted(others - {vm.vm_id, -1}):
         with contextlib.suppress(NotFoundError):
-            found.append(world.oned.vm(other))
-    return found
+            vms.append(world.oned.vm(other))
+    return vms
 
 
-def _names(held: AddressRange, wanted: set[str]) -> bool:
-    return bool(wanted & {held.attributes.get(PRIVATE), held.attributes.get(ALLOCATION)})
+def _names(address_range: AddressRange, wanted: set[str]) -> bool:
+    values = address_range.attributes
+    return bool(wanted & {values.get(PRIVATE_IP), values.get(ALLOCATION_ID)})

@@ -1,0 +1,256 @@
+"""Decide which moves bring the addresses of VMs to their host. Nothing is read or changed here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from ...errors import AwsOvsError
+from ..attributes import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
+from ..ec2 import ElasticIp, Interface, Subnet
+from ..objects import Address, Host, Vm
+
+_PREFIX = "aws_ovs: "
+
+
+class Seen(NamedTuple):
+    """What both worlds show.
+
+    Attributes:
+        interfaces: ENIs by id, that of the host among them.
+        eni_of_address: which of them has each private address.
+        elastic_ips: by allocation id.
+        host_of_eni: the hosts of live instances by their ENI; empty when nothing in EC2 is to be changed.
+        subnets: by id; empty when no address is to be moved.
+        limit: how many addresses the ENI of the host can have; 0 when that is not known.
+    """
+
+    interfaces: Mapping[str, Interface]
+    eni_of_address: Mapping[str, Interface]
+    elastic_ips: Mapping[str, ElasticIp]
+    host_of_eni: Mapping[str, Host]
+    subnets: Mapping[str, Subnet]
+    limit: int
+
+
+class Assign(NamedTuple):
+    """Put a private address of a VM on an ENI, from where it is; an empty `source` is no ENI."""
+
+    vm_id: int
+    address: str
+    source: str
+    eni_id: str
+
+
+class Associate(NamedTuple):
+    """Let an Elastic IP of a VM lead to a private address on an ENI."""
+
+    vm_id: int
+    allocation_id: str
+    public_ip: str
+    private_ip: str
+    eni_id: str
+
+
+class Tell(NamedTuple):
+    """Set attributes of a VM."""
+
+    vm_id: int
+    values: dict[str, str]
+
+
+class Decision(NamedTuple):
+    """The moves in their order, and why VMs cannot have all their addresses, by VM."""
+
+    moves: list[Assign | Associate | Tell]
+    refusals: dict[int, AwsOvsError]
+
+
+class PlacedError(AwsOvsError):
+    """An Elastic IP cannot lead to its private address, but the private addresses are on the host.
+
+    Attributes:
+        host: where they are.
+    """
+
+    def __init__(self, error: AwsOvsError, host: Host) -> None:
+        super().__init__(error.what, f"{error.remedy}; the private addresses are on {host.name}")
+        self.host = host
+
+
+def decide(vms: Iterable[Vm], host: Host, seen: Seen) -> Decision:
+    """Decide what brings the addresses of VMs to the host where they run.
+
+    The room on the ENI goes to those that are first. A VM whose private addresses cannot come has no moves; one whose
+    Elastic IP cannot lead to them has those before it.
+    """
+    decision = Decision([], {})
+    room: set[str] | None = None
+    for vm in vms:
+        try:
+            eni = seen.interfaces.get(eni_of(host))
+            if eni is None:
+                raise AwsOvsError(
+                    f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}", "run 'oneaws host sync'"
+                )
+            room = {*eni.addresses} if room is None else room
+            absent = missing(vm, host, eni)
+            if absent:
+                _check(host, eni, room, absent, seen)
+                room.update(absent)
+            decision.moves.extend(Assign(vm.vm_id, item, _source(item, seen), eni.eni_id) for item in absent)
+            for address in _to_associate(vm, seen.elastic_ips):
+                eip = _associable(address, host, seen)
+                decision.moves.append(
+                    Associate(vm.vm_id, eip.allocation_id, eip.public_ip, address.private_ip, eni.eni_id)
+                )
+        except AwsOvsError as error:
+            decision.refusals[vm.vm_id] = error
+        else:
+            if differs(vm, success(vm, host)):
+                decision.moves.append(Tell(vm.vm_id, success(vm, host)))
+    return decision
+
+
+def eni_of(host: Host) -> str:
+    """Name the ENI of a host.
+
+    Raises:
+        AwsOvsError: OpenNebula does not know it.
+    """
+    eni_id = host.template.get(ENI_ID)
+    if not eni_id:
+        raise AwsOvsError(
+            f"host {host.name} has no {ENI_ID}",
+            "tag its instance so that host_filter matches, and run 'oneaws host sync'",
+        )
+    return eni_id
+
+
+def missing(vm: Vm, host: Host, eni: Interface | None) -> list[str]:
+    """List the private addresses of a VM that are not known to be on the ENI of its host.
+
+    A VM that came back before EC2 shows where its addresses went would find them here. So what EC2 shows counts only for
+    one that was brought here last, or never anywhere. An earlier version set the status alone, and a failure leaves
+    open where they are: then they are assigned once more, which changes nothing where they are right.
+    """
+    last = vm.user_template.get(EIP_HOST, "")
+    known = last == str(host.host_id) or not (last or vm.user_template.get(EIP_STATUS))
+    there = eni.addresses if eni is not None and known else ()
+    return sorted({address.private_ip for address in vm.addresses} - {*there})
+
+
+def all_lead(vm: Vm, elastic_ips: Mapping[str, ElasticIp]) -> bool:
+    """Say whether every Elastic IP of a VM leads to its private address."""
+    return not _to_associate(vm, elastic_ips)
+
+
+def _to_associate(vm: Vm, elastic_ips: Mapping[str, ElasticIp]) -> list[Address]:
+    addresses = {address.allocation_id: address for address in vm.addresses if address.allocation_id}
+    return [
+        address
+        for key, address in addresses.items()
+        if key not in elastic_ips or elastic_ips[key].private_ip != address.private_ip
+    ]
+
+
+def _source(address: str, seen: Seen) -> str:
+    eni = seen.eni_of_address.get(address)
+    return eni.eni_id if eni else ""
+
+
+def _check(host: Host, eni: Interface, room: Collection[str], absent: list[str], seen: Seen) -> None:
+    """Refuse in time, and clearly, what EC2 would refuse."""
+    if seen.limit and len({*room, *absent}) > seen.limit:
+        raise AwsOvsError(
+            f"host {host.name} ({host.template.get(INSTANCE_TYPE)}) has {len(room)} of {seen.limit} addresses, no room "
+            f"for {', '.join(absent)}",
+            f"migrate the VM, or let it require {FREE_ADDRESSES} > 0 in SCHED_REQUIREMENTS",
+        )
+    subnet = seen.subnets.get(eni.subnet_id)
+    outside = [address for address in absent if subnet is not None and not subnet.has(address)]
+    if subnet is not None and outside:
+        raise AwsOvsError(
+            f"{', '.join(outside)} is not in {subnet.cidr}, the subnet of host {host.name}, and an address cannot leave its "
+            "subnet",
+            "migrate the VM to a host in the subnet of the address",
+        )
+    for address in absent:
+        holder = seen.eni_of_address.get(address)
+        if holder is not None and holder.primary == address:
+            raise AwsOvsError(
+                f"{address} is the primary address of {holder.eni_id} and never moves",
+                "correct AWS_PRIVATE_IP of the network",
+            )
+        if holder is not None and holder.eni_id not in seen.host_of_eni:
+            raise AwsOvsError(
+                f"{address} is on {holder.eni_id}, which is no OpenNebula host",
+                "take it away there, or correct AWS_PRIVATE_IP",
+            )
+
+
+def _associable(address: Address, host: Host, seen: Seen) -> ElasticIp:
+    """Find the Elastic IP of an address, which must not be in use by what is no VM.
+
+    Raises:
+        PlacedError: it is, or there is no such Elastic IP.
+    """
+    eip = seen.elastic_ips.get(address.allocation_id)
+    if eip is None:
+        what = f"Elastic IP {address.external_ip} ({address.allocation_id}) is not in this account and Region"
+        raise PlacedError(AwsOvsError(what, "detach it from the VM"), host)
+    owner = seen.host_of_eni.get(eip.eni_id)
+    if eip.eni_id and owner is None:
+        what = f"Elastic IP {eip.public_ip} is associated with {eip.eni_id}, which is no OpenNebula host"
+    elif owner is not None and owner.template.get(VTEP) == eip.private_ip:
+        what = f"Elastic IP {eip.public_ip} is the public address of host {owner.name} itself"
+    else:
+        return eip
+    raise PlacedError(AwsOvsError(what, "disassociate it there"), host)
+
+
+def success(vm: Vm, host: Host) -> dict[str, str]:
+    """Compose the attributes of a VM whose addresses are where they should be."""
+    public = sorted({address.external_ip or address.private_ip for address in vm.addresses})
+    values = {EIP_STATUS: f"OK: {' '.join(public)} on {host.name}", EIP_HOST: str(host.host_id)}
+    if vm.user_template.get(ERROR, "").startswith(_PREFIX):
+        values[ERROR] = ""  # an attribute can be emptied without knowing the others, but not removed
+    return values
+
+
+def failure(error: AwsOvsError) -> dict[str, str]:
+    """Compose the attributes of a VM that cannot have its addresses."""
+    host_id = str(error.host.host_id) if isinstance(error, PlacedError) else ""
+    return {EIP_STATUS: f"FAILED: {error}", EIP_HOST: host_id, ERROR: f"{_PREFIX}{error}"}
+
+
+def differs(vm: Vm, values: dict[str, str]) -> bool:
+    """Say whether a VM lacks one of these attributes."""
+    return any(vm.user_template.get(key, "") != value for key, value in values.items())
+
+
+def describe(decision: Decision, host: Host, seen: Seen) -> str:
+    """Tell people the moves of a decision."""
+    sources: dict[str, set[str]] = defaultdict(set)
+    associations: dict[str, str] = {}
+    for move in decision.moves:
+        if isinstance(move, Assign):
+            sources[move.source].add(move.address)
+        elif isinstance(move, Associate):
+            associations[move.public_ip] = move.private_ip
+    there = _named(host.template.get(ENI_ID, ""), host)
+    parts = []
+    for source, addresses in sorted(sources.items()):
+        text = ", ".join(sorted(addresses))
+        if source == host.template.get(ENI_ID):
+            parts.append(f"assign {text} to {there} once more")
+        else:
+            origin = f" from {_named(source, seen.host_of_eni.get(source))}" if source else ""
+            parts.append(f"move {text}{origin} to {there}")
+    parts += [f"associate Elastic IP {public} with {private}" for public, private in sorted(associations.items())]
+    return ", ".join(parts) or f"set {EIP_STATUS}"
+
+
+def _named(eni_id: str, host: Host | None) -> str:
+    return f"{host.name} ({eni_id})" if host else eni_id

@@ -1,0 +1,153 @@
+"""Follow VMs until they stay: place them, and look again whether they are still where their addresses are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from ... import lock
+from ...errors import AwsOvsError
+from ..hosts import plan_free
+from ..objects import Host, Vm
+from ..oned import NotFoundError
+from ..plan import SeveralErrors
+from ..world import Part, World
+from .act import place
+from .conflicts import conflicts, rivals
+from .decide import Assign, Tell, decide, differs, failure
+from .look import Nearby, look
+
+_ATTEMPTS = 5
+
+
+def follow(world: World, vm_id: int) -> Vm | None:
+    """Bring the addresses of one VM to the host where it runs.
+
+    Returns:
+        the VM, or None when it has no addresses in AWS or does not run.
+
+    Raises:
+        AwsOvsError: they cannot be there; the VM's ERROR says so too.
+    """
+    with lock.held(f"following VM {vm_id}", world.settings.lock_timeout, _lock_path(world, vm_id)):
+        for _ in range(_ATTEMPTS):
+            try:
+                vm = world.oned.vm(vm_id)
+                if not vm.on_host or not vm.addresses:
+                    return None
+                try:
+                    _bring(world, vm)
+                except AwsOvsError as error:
+                    if _stays(world, vm):  # else it concerned the host that it has left
+                        _report(world, vm, error)
+                        raise AwsOvsError(error.what, error.remedy) from None  # what was not found is not the VM
+                else:
+                    if _stays(world, vm):
+                        return vm
+            except NotFoundError:
+                return None
+        raise AwsOvsError(
+            f"VM {vm_id} moved {_ATTEMPTS} times while its addresses followed", f"run 'oneaws eip follow {vm_id}'"
+        )
+
+
+def _lock_path(world: World, vm_id: int) -> str:
+    """Name the lock of a VM; few files serve all, so that a few VMs wait for each other without need."""
+    return f"{world.settings.state_directory}/follow/{vm_id % 256}.lock"
+
+
+def _stays(world: World, vm: Vm) -> bool:
+    now = world.oned.vm(vm.vm_id)
+    return not now.on_host or now.host_id == vm.host_id
+
+
+def _report(world: World, vm: Vm, error: AwsOvsError) -> None:
+    """Let the VM say what went wrong with its addresses."""
+    if differs(vm, failure(error)):
+        world.oned.update_vm(vm.vm_id, failure(error))
+
+
+def _bring(world: World, vm: Vm) -> None:
+    """Place one VM.
+
+    Raises:
+        AwsOvsError: it cannot have its addresses.
+    """
+    host = world.oned.host(vm.host_id)
+    nearby = Nearby(world, host, vm)
+    decision = decide([vm], host, look(nearby, host, [vm]))
+    if decision.refusals or any(not isinstance(move, Tell) for move in decision.moves):
+        error = conflicts(nearby, [vm, *rivals(nearby, vm)]).get(vm.vm_id)
+        if error:
+            raise error
+    try:
+        refusal = place(nearby, host, [vm]).get(vm.vm_id)
+        if refusal:
+            raise refusal
+    finally:
+        if any(isinstance(move, Assign) for move in decision.moves):
+            _note_free(nearby)
+
+
+def _note_free(world: World) -> None:
+    """Tell the scheduler at once how much room is left; it is no failure of the VM when that cannot be done."""
+    with contextlib.suppress(AwsOvsError):
+        for change in plan_free(world).changes:
+            change.apply()
+
+
+def place_all(world: World, host: Host, vm_ids: Sequence[int]) -> None:
+    """Place the VMs of a host, as they are now: those that have left it since are somebody else's.
+
+    Raises:
+        SeveralErrors: some VMs cannot have their addresses; what concerns the others is done.
+    """
+    vms = _still(world, host, vm_ids)
+    try:
+        failed = place(world, host, vms)
+    except AwsOvsError as error:
+        failed = dict.fromkeys((vm.vm_id for vm in vms), error)
+    failed = {vm_id: error for vm_id, error in failed.items() if not isinstance(error, NotFoundError)}
+    for vm in vms:
+        with contextlib.suppress(NotFoundError):
+            if vm.vm_id in failed:
+                _report(world, vm, failed[vm.vm_id])
+            try:
+                if not _stays(world, vm):  # it moved while its address came here
+                    _follow_on(world, vm.vm_id)
+                    failed.pop(vm.vm_id, None)
+            except NotFoundError:
+                raise
+            except AwsOvsError as error:
+                failed[vm.vm_id] = error
+    if failed:
+        raise SeveralErrors(of_vms(failed))
+
+
+def _still(world: World, host: Host, vm_ids: Sequence[int]) -> list[Vm]:
+    vms = []
+    for vm_id in vm_ids:
+        with contextlib.suppress(NotFoundError):
+            vm = world.oned.vm(vm_id)
+            if vm.on_host and vm.host_id == host.host_id:
+                vms.append(vm)
+    return vms
+
+
+def _follow_on(world: World, vm_id: int) -> None:
+    try:
+        follow(world, vm_id)
+    finally:
+        world.forget(Part.ADDRESSES)
+
+
+def of_vms(errors: Mapping[int, AwsOvsError]) -> list[AwsOvsError]:
+    """Let errors name their VMs; those that are the same become one."""
+    vms: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for vm_id, error in sorted(errors.items()):
+        vms[error.what, error.remedy].append(str(vm_id))
+    return [
+        AwsOvsError(f"VM{'s' if len(vm_ids) > 1 else ''} {' '.join(vm_ids)}: {what}", remedy)
+        for (what, remedy), vm_ids in vms.items()
+    ]

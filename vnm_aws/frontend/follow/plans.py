@@ -1,0 +1,88 @@
+"""Plan what brings the addresses of VMs to their hosts: decisions that can be printed, and then carried out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+
+from ..attributes import EIP_STATUS
+from ..objects import Host, Vm
+from ..oned import NotFoundError
+from ..plan import Plan
+from ..world import World
+from .conflicts import conflicts, rivals
+from .decide import Tell, decide, describe, differs, failure
+from .look import look
+from .loop import follow, of_vms, place_all
+
+
+def plan(world: World) -> Plan:
+    """Plan the changes that bring the addresses of all VMs to their hosts, host by host."""
+    result = Plan()
+    running = [vm for vm in world.vms if vm.on_host]
+    losers = conflicts(world, running)
+    hosts = {host.host_id: host for host in world.hosts}
+    by_host: dict[int, list[Vm]] = defaultdict(list)
+    for vm in running:
+        if vm.vm_id in losers:
+            values = failure(losers[vm.vm_id])
+            result.error(f"VM {vm.vm_id}", losers[vm.vm_id])
+            if differs(vm, values):
+                result.change(f"VM {vm.vm_id}", f"set {EIP_STATUS}", world.oned.update_vm, vm.vm_id, values)
+        elif vm.host_id in hosts:
+            by_host[vm.host_id].append(vm)
+    for host_id, vms in sorted(by_host.items()):
+        _plan_host(world, result, hosts[host_id], sorted(vms, key=lambda vm: vm.vm_id))
+    return result
+
+
+def _plan_host(world: World, result: Plan, host: Host, vms: list[Vm]) -> None:
+    seen, target = look(world, host, vms), f"host {host.name}"
+    decision, vm_ids = decide(vms, host, seen), [vm.vm_id for vm in vms]
+    for error in of_vms(decision.refusals):
+        result.foresee(target, error)
+    if decision.moves:
+        result.change(target, describe(decision, host, seen), place_all, world, host, vm_ids)
+    elif decision.refusals:
+        result.attempt(target, "bring the addresses of its VMs to it", place_all, world, host, vm_ids)
+
+
+def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
+    """Plan the changes that bring the addresses of certain VMs to their hosts, VM by VM.
+
+    What is wrong with a VM becomes a problem.
+    """
+    result = Plan()
+    for vm_id in vm_ids:
+        target = f"VM {vm_id}"
+        try:
+            vm = world.oned.vm(vm_id)
+            if not vm.addresses:
+                result.problem(
+                    target,
+                    "has no address in AWS: none of its networks of this driver gave it AWS_PRIVATE_IP",
+                    "attach it to a network that has Elastic IPs",
+                )
+            elif not vm.on_host:
+                result.problem(target, "does not run", "its addresses follow when it does")
+            else:
+                _plan_vm(world, result, vm)
+        except NotFoundError as error:
+            result.error(target, error)
+    return result
+
+
+def _plan_vm(world: World, result: Plan, vm: Vm) -> None:
+    host, target = world.oned.host(vm.host_id), f"VM {vm.vm_id}"
+    seen = look(world, host, [vm])
+    decision = decide([vm], host, seen)
+    conflict = None
+    if decision.refusals or any(not isinstance(move, Tell) for move in decision.moves):
+        conflict = conflicts(world, [vm, *rivals(world, vm)]).get(vm.vm_id)
+    error = conflict or decision.refusals.get(vm.vm_id)
+    if error:
+        result.foresee(target, error)
+    if decision.moves and not conflict:
+        result.change(target, describe(decision, host, seen), follow, world, vm.vm_id)
+    elif error:
+        result.attempt(target, f"bring its addresses to {host.name}", follow, world, vm.vm_id)
