@@ -21,7 +21,7 @@ from tests.world.oned import vm as oned_vm
 from tests.world.oned.server import Oned
 from vnm_aws import cli
 from vnm_aws.frontend import settings
-from vnm_aws.frontend.objects import Host, Network, Vm
+from vnm_aws.frontend.objects import AwsVm, Host, Network
 from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.world import World
 
@@ -167,7 +167,7 @@ class Cloud:
         """A network, with its leases."""
         return Client().network(vnet_id)
 
-    def vm(self, vm_id: int) -> Vm:
+    def vm(self, vm_id: int) -> AwsVm:
         """A VM."""
         return Client().vm(vm_id)
 

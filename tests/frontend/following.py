@@ -11,7 +11,7 @@ from tests.world.ec2.region import Instance
 from vnm_aws.frontend import reconcile
 from vnm_aws.frontend.attributes import EIP_STATUS
 from vnm_aws.frontend.follow import loop
-from vnm_aws.frontend.objects import Address, Vm
+from vnm_aws.frontend.objects import Address, AwsVm
 from vnm_aws.frontend.plan import Outcome
 
 from .cloud import RECORDINGS, Cloud
@@ -39,7 +39,7 @@ class Site(NamedTuple):
         assert (outcome.done, outcome.problems) == ([], [])
         assert self.cloud.mutating_calls() == []
 
-    def follow(self, vm_id: int) -> Vm | None:
+    def follow(self, vm_id: int) -> AwsVm | None:
         """What a hook does for a VM, in this process."""
         return loop.follow(self.cloud.world(), vm_id)
 
@@ -77,7 +77,7 @@ class Site(NamedTuple):
         """What a range of the pool gives a VM."""
         held = next(one for one in self.cloud.network(self.pool if pool is None else pool).ranges if one.ar_id == ar_id)
         values = held.attributes
-        return Address(-1, values["AWS_PRIVATE_IP"], values["EXTERNAL_IP"], values["AWS_ALLOCATION_ID"], False)
+        return Address(values["AWS_PRIVATE_IP"], values["EXTERNAL_IP"], values["AWS_ALLOCATION_ID"])
 
     def elsewhere(self, address: Address) -> str:
         """A host that does not have an address."""

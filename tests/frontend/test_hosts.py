@@ -393,7 +393,9 @@ def test_a_call_that_oned_refuses_is_reported_and_the_next_sync_makes_it(cloud: 
     wanted = much_to_do(cloud)
     cloud.oned.fail_next(call)
     outcome = sync(cloud)
-    assert [one.text for one in outcome.problems] == [f"oned refused: [{call}] Internal error"]
+    assert [one.text for one in outcome.problems] == [
+        f"oned refused: [{call}] Internal error; see /var/log/one/oned.log"
+    ]
     assert len({target for target, _ in outcome.done}) == 3, "the other hosts are done"
     in_order(cloud)
     assert as_they_are() == wanted

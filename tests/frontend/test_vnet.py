@@ -36,7 +36,7 @@ def _document(cloud: Cloud, vnet_id: int, **elements: str) -> Network:
         found = root.find(tag)
         assert found is not None
         found.text = text
-    return objects.network(root)
+    return objects.read_network(root)
 
 
 def _created(cloud: Cloud, network: Network) -> list[str]:

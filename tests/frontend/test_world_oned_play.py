@@ -139,7 +139,7 @@ def test_an_update_of_a_vm_keeps_its_other_attributes(oned: Oned, client: Client
     client.update_vm(vm_id, {"A": ""})
     found = client.vm(vm_id).user_template
     assert (found["A"], found["B"]) == ("", "line\nline")
-    assert found.items() > objects.vm(oned_vm.read(RUNNING_VM)).user_template.items()
+    assert found.items() > objects.read_vm(oned_vm.read(RUNNING_VM)).user_template.items()
 
 
 def test_hooks(client: Client) -> None:

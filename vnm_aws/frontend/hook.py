@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         print(f"aws_ovs: {event} is no event of this driver; run 'oneaws hooks register'", file=sys.stderr)
         return 2
     try:
-        work = _EVENTS[event](objects.decode(sys.stdin.buffer.read()))
+        work = _EVENTS[event](objects.read_document(sys.stdin.buffer.read()))
         problems = _run(work) if work else []
     except AwsOvsError as bad:
         problems = [str(bad)]
@@ -67,7 +67,7 @@ def _run(work: _Work) -> list[str]:
 
 
 def _vm_running(root: etree._Element) -> _Work | None:
-    vm = objects.vm(root)
+    vm = objects.read_vm(root)
     if not vm.addresses:
         return None
 
@@ -81,7 +81,7 @@ def _vm_running(root: etree._Element) -> _Work | None:
 
 
 def _host_state(root: etree._Element) -> _Work | None:
-    host = objects.host(root)
+    host = objects.read_host(root)
     if not _is_ours(host):
         return None
     if host.state != objects.STATE_MONITORED:
@@ -106,7 +106,7 @@ def _host_allocate(root: etree._Element) -> _Work | None:
 
 def _host_delete(root: etree._Element) -> _Work | None:
     element = root.find("EXTRA/HOST")
-    return _hosts if element is not None and _is_ours(objects.host(element)) else None
+    return _hosts if element is not None and _is_ours(objects.read_host(element)) else None
 
 
 def _is_ours(host: objects.Host) -> bool:
@@ -122,7 +122,7 @@ def _hosts(world: World, outcome: Outcome) -> None:
 
 
 def _vnet_ready(root: etree._Element) -> _Work | None:
-    network = objects.network(root)
+    network = objects.read_network(root)
     if not network.ours:
         return None
 

@@ -119,22 +119,14 @@ def _has_network(instance: Instance, result: Plan, host: Host | None) -> bool:
 
 def _hidden(world: World, by_instance: dict[str, Host]) -> dict[str, Instance]:
     """Read the instances of hosts that the filter does not show (a terminated one is in no VPC any more) but EC2 knows."""
-    unseen = {
-        key
-        for key, host in by_instance.items()
-        if key not in world.instances and host.template.get(INSTANCE_STATE) != TERMINATED
-    }
+    unseen = {key for key, host in by_instance.items() if key not in world.instances and not host.terminated}
     return {instance.instance_id: instance for instance in world.ec2.instances(unseen)} if unseen else {}
 
 
 def _free(host: Host, seen: dict[str, Instance]) -> bool:
     """Say whether a host is one without an instance, or whose instance is gone."""
     instance_id = host.template.get(INSTANCE_ID, "")
-    return (
-        not instance_id
-        or host.template.get(INSTANCE_STATE) == TERMINATED
-        or (instance_id in seen and seen[instance_id].gone)
-    )
+    return not instance_id or host.terminated or (instance_id in seen and seen[instance_id].gone)
 
 
 def _refuse(result: Plan, instance: Instance, name: str, namesake: Host, seen: dict[str, Instance]) -> None:
@@ -183,7 +175,7 @@ def _create(world: World, cluster: int, instance: Instance, name: str) -> None:
 def _keep(world: World, result: Plan, instance: Instance, host: Host) -> None:
     wanted = attributes(instance)
     different = {key: value for key, value in wanted.items() if host.template.get(key, "") != value}
-    retired = host.state == STATE_DISABLED and host.template.get(INSTANCE_STATE) == TERMINATED
+    retired = host.state == STATE_DISABLED and host.terminated
     if different:
         shown = ", ".join(f"{key}={value}" for key, value in different.items())
         enable = "enable it, for it has an instance again, and " if retired else ""
@@ -200,7 +192,7 @@ def _retire(world: World, result: Plan, host: Host) -> None:
     target = f"host {host.name}"
     if host.state not in (STATE_DISABLED, STATE_OFFLINE):
         result.change(target, "disable it: its instance is terminated", world.oned.disable_host, host.host_id)
-    if host.template.get(INSTANCE_STATE) != TERMINATED:
+    if not host.terminated:
         values = {INSTANCE_STATE: TERMINATED}
         result.change(target, f"set {INSTANCE_STATE}={TERMINATED}", world.oned.update_host, host.host_id, values)
     if host.vms:
@@ -219,7 +211,7 @@ def _check(world: World, result: Plan, instance_id: str, host: Host, instance: I
         if instance_id not in world.instances:
             what, remedy = _why_hidden(world, instance)
             result.problem(f"host {host.name}", f"its instance {instance_id} {what}", remedy)
-    elif instance is None and not world.instances and host.template.get(INSTANCE_STATE) != TERMINATED:
+    elif instance is None and not world.instances and not host.terminated:
         # EC2 forgets a terminated instance after an hour, but all of them at once mean another Region.
         result.problem(
             f"host {host.name}",
@@ -248,7 +240,7 @@ def plan_free(world: World) -> Plan:
     """
     result = Plan()
     for host in world.hosts:
-        eni = world.interfaces.get(host.template.get(ENI_ID, ""))
+        eni = world.interfaces.get(host.eni_id)
         limit = world.limit(host)
         if eni is None or not limit:
             continue

@@ -16,7 +16,7 @@ from .. import files, lock
 from ..addresses import ipv4
 from ..errors import AwsOvsError
 from ..overlay.tunnels import Peer, digest
-from .attributes import INSTANCE_STATE, MESH, TERMINATED, VTEP
+from .attributes import MESH, VTEP
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World
@@ -44,9 +44,7 @@ def _hosts(world: World) -> list[Host]:
     return [
         host
         for host in sorted(world.hosts, key=lambda host: host.host_id)
-        if host.cluster_id in world.served
-        and host.template.get(VTEP)
-        and host.template.get(INSTANCE_STATE) != TERMINATED
+        if host.cluster_id in world.served and host.template.get(VTEP) and not host.terminated
     ]
 
 

@@ -1,4 +1,4 @@
-"""Hosts, networks and VMs as oned describes them, read from its XML into typed values.
+"""Read hosts, networks and VMs, as oned describes them, from its XML into typed values.
 
 The same elements come from the pools, from `info` calls and from what a hook gets. A pool's address ranges have no
 leases; `one.vn.info` has them. Only lxml is needed, so that a hook can see quickly whether it is concerned.
@@ -14,11 +14,12 @@ from lxml import etree
 from ..addresses import ip_to_int
 from ..errors import AwsOvsError
 from ..vm import DRIVER
+from .attributes import ALLOCATION_ID, ENI_ID, EXTERNAL_IP, INSTANCE_STATE, PRIVATE_IP, TERMINATED
 
 STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 3, 4, 8
-"""Of a host; the other ones say that monitoring is under way."""
+"""States of a host; the other ones say that monitoring is under way."""
 
-NETWORK_READY, NETWORK_LOCK_CREATE, NETWORK_LOCK_DELETE, NETWORK_ERROR = 1, 2, 3, 5
+NETWORK_READY, NETWORK_LOCK_CREATE, NETWORK_ERROR = 1, 2, 5
 
 _ACTIVE = "3"
 _ON_HOST = {"3", "16", "17", "24", "25", "26"}
@@ -38,6 +39,16 @@ class Host(NamedTuple):
     cluster: str
     vms: tuple[int, ...]
     template: dict[str, str]
+
+    @property
+    def eni_id(self) -> str:
+        """Name the ENI that has the addresses of its VMs; empty when it is not known."""
+        return self.template.get(ENI_ID, "")
+
+    @property
+    def terminated(self) -> bool:
+        """Say whether its instance is no more."""
+        return self.template.get(INSTANCE_STATE) == TERMINATED
 
 
 class AddressRange(NamedTuple):
@@ -67,33 +78,33 @@ class Network(NamedTuple):
     asked: tuple[dict[str, str], ...]
 
     def spans(self) -> list[tuple[int, int]]:
-        """First and last address of each range, as numbers; ranges without IPv4 addresses have none."""
-        sizes = [(one.ip, one.size) for one in self.ranges]
-        sizes += [(one.get("IP", ""), int(one["SIZE"]) if one.get("SIZE", "").isdecimal() else 1) for one in self.asked]
+        """List the first and last address of each range, as numbers; ranges without IPv4 addresses have none."""
+        sizes = [(item.ip, item.size) for item in self.ranges]
+        for values in self.asked:
+            size = values.get("SIZE", "")
+            sizes.append((values.get("IP", ""), int(size) if size.isdecimal() else 1))
         return [(ip_to_int(ip), ip_to_int(ip) + size - 1) for ip, size in sizes if ip]
 
     def values_of_ranges(self, attribute: str) -> list[str]:
-        """The values that an attribute has in the ranges."""
-        every = [*(one.attributes for one in self.ranges), *self.asked]
-        return [one[attribute] for one in every if one.get(attribute)]
+        """List the values that an attribute has in the ranges."""
+        ranges = [*(item.attributes for item in self.ranges), *self.asked]
+        return [values[attribute] for values in ranges if values.get(attribute)]
 
     @property
     def ours(self) -> bool:
-        """True when this driver serves it."""
+        """Say whether this driver serves it."""
         return self.driver == DRIVER
 
 
 class Address(NamedTuple):
-    """An address of a NIC or alias that AWS knows. `shared`: by ports, with other VMs."""
+    """An address of a NIC or alias that AWS knows."""
 
-    network_id: int
     private_ip: str
     external_ip: str
     allocation_id: str
-    shared: bool
 
 
-class Vm(NamedTuple):
+class AwsVm(NamedTuple):
     """A VM and its addresses in AWS. `on_host`: it is on the host now, and stays."""
 
     vm_id: int
@@ -115,7 +126,7 @@ class Hook(NamedTuple):
 
 
 def _plain(element: etree._Element | None) -> dict[str, str]:
-    """The plain attributes of a template; those that have elements of their own are left out."""
+    """Read the plain attributes of a template; those that have elements of their own are left out."""
     return {str(item.tag): item.text or "" for item in element if not len(item)} if element is not None else {}
 
 
@@ -134,8 +145,8 @@ def _ids(element: etree._Element, path: str) -> tuple[int, ...]:
     return tuple(int(item.text or "-1") for item in element.iterfind(path))
 
 
-def host(element: etree._Element) -> Host:
-    """A HOST element."""
+def read_host(element: etree._Element) -> Host:
+    """Read a HOST element."""
     return Host(
         _number(element, "ID"),
         _text(element, "NAME"),
@@ -173,8 +184,8 @@ def _range(element: etree._Element) -> AddressRange:
     )
 
 
-def network(element: etree._Element) -> Network:
-    """A VNET element."""
+def read_network(element: etree._Element) -> Network:
+    """Read a VNET element."""
     template = element.find("TEMPLATE")
     asked = template.findall("AR") if template is not None else []
     return Network(
@@ -192,22 +203,20 @@ def network(element: etree._Element) -> Network:
     )
 
 
-def vm(element: etree._Element) -> Vm:
-    """A VM element."""
+def read_vm(element: etree._Element) -> AwsVm:
+    """Read a VM element."""
     last = element.find("HISTORY_RECORDS/HISTORY[last()]")
     addresses = [
         Address(
-            _number(nic, "NETWORK_ID"),
-            _text(nic, "AWS_PRIVATE_IP"),
-            _text(nic, "EXTERNAL_IP"),
-            _text(nic, "AWS_ALLOCATION_ID"),
-            bool(_text(nic, "EXTERNAL_PORT_RANGE")),
+            _text(nic, PRIVATE_IP),
+            _text(nic, EXTERNAL_IP),
+            _text(nic, ALLOCATION_ID),
         )
         for kind in ("NIC", "NIC_ALIAS")
         for nic in element.iterfind(f"TEMPLATE/{kind}")
-        if _text(nic, "VN_MAD") == DRIVER and _text(nic, "AWS_PRIVATE_IP")
+        if _text(nic, "VN_MAD") == DRIVER and _text(nic, PRIVATE_IP)
     ]
-    return Vm(
+    return AwsVm(
         _number(element, "ID"),
         _text(element, "NAME"),
         _text(element, "STATE") == _ACTIVE and _text(element, "LCM_STATE") in _ON_HOST,
@@ -218,15 +227,15 @@ def vm(element: etree._Element) -> Vm:
     )
 
 
-def hook(element: etree._Element) -> Hook:
-    """A HOOK element."""
+def read_hook(element: etree._Element) -> Hook:
+    """Read a HOOK element."""
     return Hook(
         _number(element, "ID"), _text(element, "NAME"), _text(element, "TYPE"), _plain(element.find("TEMPLATE"))
     )
 
 
-def decode(stdin: bytes) -> etree._Element:
-    """The document that a hook or `vnet_create` gets on stdin, base64-encoded.
+def read_document(stdin: bytes) -> etree._Element:
+    """Read the document that a hook or `vnet_create` gets on stdin, base64-encoded.
 
     Raises:
         AwsOvsError: it is not one.

@@ -20,7 +20,7 @@ from pyone.server_xrpc import OneServerXRPC
 from ..addresses import shown
 from ..errors import AwsOvsError
 from . import objects
-from .objects import Hook, Host, Network, Vm
+from .objects import AwsVm, Hook, Host, Network
 
 _ENDPOINT = "http://localhost:2633/RPC2"
 _EVERYBODYS, _ALL = -2, -1
@@ -135,11 +135,11 @@ class Oned:
 
     def hosts(self) -> list[Host]:
         """All hosts."""
-        return [objects.host(item) for item in self._read("hostpool.info").iterfind("HOST")]
+        return [objects.read_host(item) for item in self._read("hostpool.info").iterfind("HOST")]
 
     def host(self, host_id: int) -> Host:
         """One host."""
-        return objects.host(self._read("host.info", host_id))
+        return objects.read_host(self._read("host.info", host_id))
 
     def add_host(self, name: str, im_mad: str, vm_mad: str, cluster_id: int) -> int:
         """A new host; its ID."""
@@ -164,11 +164,11 @@ class Oned:
     def networks(self) -> list[Network]:
         """All networks; their address ranges have no leases here."""
         pool = self._read("vnpool.info", _EVERYBODYS, _ALL, _ALL)
-        return [objects.network(item) for item in pool.iterfind("VNET")]
+        return [objects.read_network(item) for item in pool.iterfind("VNET")]
 
     def network(self, network_id: int) -> Network:
         """One network, leases included."""
-        return objects.network(self._read("vn.info", network_id))
+        return objects.read_network(self._read("vn.info", network_id))
 
     def add_range(self, network_id: int, values: Mapping[str, str]) -> None:
         """A new address range."""
@@ -182,14 +182,14 @@ class Oned:
         """Remove an address range; oned refuses while an address of it is in use."""
         self._change("vn.rm_ar", network_id, ar_id)
 
-    def vms(self, first: int, last: int) -> Iterator[Vm]:
+    def vms(self, first: int, last: int) -> Iterator[AwsVm]:
         """The active VMs with IDs from `first` to `last`."""
         pool = self._read("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
-        return map(objects.vm, pool.iterfind("VM"))
+        return map(objects.read_vm, pool.iterfind("VM"))
 
-    def vm(self, vm_id: int) -> Vm:
+    def vm(self, vm_id: int) -> AwsVm:
         """One VM."""
-        return objects.vm(self._read("vm.info", vm_id))
+        return objects.read_vm(self._read("vm.info", vm_id))
 
     def update_vm(self, vm_id: int, values: Mapping[str, str]) -> None:
         """Add or replace attributes of a VM's user template; the others stay."""
@@ -197,7 +197,7 @@ class Oned:
 
     def hooks(self) -> list[Hook]:
         """All hooks."""
-        return [objects.hook(item) for item in self._read("hookpool.info").iterfind("HOOK")]
+        return [objects.read_hook(item) for item in self._read("hookpool.info").iterfind("HOOK")]
 
     def add_hook(self, text: str) -> int:
         """Register a hook by its template; its ID."""

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     try:
         document = sys.stdin.buffer.read()
         if action == "vnet_create":
-            print(create(World(settings.load()), objects.network(objects.decode(document))))
+            print(create(World(settings.load()), objects.read_network(objects.read_document(document))))
     except AwsOvsError as bad:
         return _fail(argv, str(bad))
     except Exception as bad:  # noqa: BLE001 - the network's ERROR shows a sentence; the journal has the rest

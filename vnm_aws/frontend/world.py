@@ -12,9 +12,9 @@ from functools import cached_property
 from ..config import Config
 from ..errors import AwsOvsError
 from . import settings as settings_file
-from .attributes import ENI_ID, INSTANCE_STATE, INSTANCE_TYPE, PRIVATE_IP, TERMINATED
+from .attributes import INSTANCE_TYPE, PRIVATE_IP
 from .ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
-from .objects import Host, Network, Vm
+from .objects import AwsVm, Host, Network
 from .oned import Oned, served_clusters
 from .settings import Settings
 
@@ -78,7 +78,7 @@ class World:
         return self._with_leases[network_id]
 
     @cached_property
-    def vms(self) -> list[Vm]:
+    def vms(self) -> list[AwsVm]:
         """Read the VMs on hosts that have addresses in AWS.
 
         A VM has them from a network whose ranges have them, and a lease there. oned gives pages of VMs, of which only those
@@ -128,11 +128,7 @@ class World:
     @cached_property
     def host_of_eni(self) -> dict[str, Host]:
         """Find the hosts of live instances by their ENI."""
-        return {
-            host.template[ENI_ID]: host
-            for host in self.hosts
-            if host.template.get(ENI_ID) and host.template.get(INSTANCE_STATE) != TERMINATED
-        }
+        return {host.eni_id: host for host in self.hosts if host.eni_id and not host.terminated}
 
     @cached_property
     def eni_of_address(self) -> dict[str, Interface]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...errors import AwsOvsError
 from ..ec2 import Ec2Error
-from ..objects import Host, Vm
+from ..objects import AwsVm, Host
 from ..world import Part, World
 from .decide import Assign, Associate, Decision, PlacedError, Tell, decide
 from .look import look
@@ -15,7 +15,7 @@ _CONCERN_ALL = {"UnauthorizedOperation", "AuthFailure", "RequestLimitExceeded", 
 """What EC2 refuses for all VMs alike."""
 
 
-def place(world: World, host: Host, vms: Sequence[Vm]) -> dict[int, AwsOvsError]:
+def place(world: World, host: Host, vms: Sequence[AwsVm]) -> dict[int, AwsOvsError]:
     """Put the addresses of VMs on their host's ENI, in one call, and let their Elastic IPs lead to them.
 
     One VM's trouble must not keep the others from their addresses. What concerns all is not tried again for each.

@@ -9,21 +9,21 @@ from typing import TypeVar
 
 from ...errors import AwsOvsError
 from ..attributes import ALLOCATION_ID, PRIVATE_IP
-from ..objects import AddressRange, Vm
+from ..objects import AddressRange, AwsVm
 from ..oned import NotFoundError
 from ..world import World
 
 _T = TypeVar("_T")
 
 
-def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, AwsOvsError]:
+def conflicts(world: World, vms: Iterable[AwsVm]) -> dict[int, AwsOvsError]:
     """Find the VMs that cannot have an address because another VM has it; with the reason.
 
     An address is on one ENI only. The host that has it keeps it as long as a VM there claims it; else the oldest VM's host
     gets it. VMs that share an address by ports must be on one host. Likewise an Elastic IP leads to one private address.
     """
-    hosts: dict[str, list[tuple[Vm, int]]] = defaultdict(list)
-    private: dict[str, list[tuple[Vm, str]]] = defaultdict(list)
+    hosts: dict[str, list[tuple[AwsVm, int]]] = defaultdict(list)
+    private: dict[str, list[tuple[AwsVm, str]]] = defaultdict(list)
     for vm in sorted(vms, key=lambda vm: vm.vm_id):
         for address in vm.addresses if vm.on_host else ():
             hosts[address.private_ip].append((vm, vm.host_id))
@@ -49,7 +49,7 @@ def conflicts(world: World, vms: Iterable[Vm]) -> dict[int, AwsOvsError]:
     return losers
 
 
-def _contested(claims: list[tuple[Vm, _T]], present: _T) -> list[tuple[Vm, Vm]]:
+def _contested(claims: list[tuple[AwsVm, _T]], present: _T) -> list[tuple[AwsVm, AwsVm]]:
     """Choose between VMs that claim a thing, each for a place of its own, the oldest first.
 
     Returns:
@@ -59,7 +59,7 @@ def _contested(claims: list[tuple[Vm, _T]], present: _T) -> list[tuple[Vm, Vm]]:
     return [(vm, winner) for vm, other in claims if other != place and vm.vm_id != winner.vm_id]
 
 
-def rivals(world: World, vm: Vm) -> list[Vm]:
+def rivals(world: World, vm: AwsVm) -> list[AwsVm]:
     """Find the other VMs that hold a lease of an address or Elastic IP of the VM."""
     wanted = {value for address in vm.addresses for value in (address.private_ip, address.allocation_id) if value}
     others: set[int] = set()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...errors import AwsOvsError
 from ..attributes import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
 from ..ec2 import ElasticIp, Interface, Subnet
-from ..objects import Address, Host, Vm
+from ..objects import Address, AwsVm, Host
 
 _PREFIX = "aws_ovs: "
 
@@ -79,7 +79,7 @@ class PlacedError(AwsOvsError):
         self.host = host
 
 
-def decide(vms: Iterable[Vm], host: Host, seen: Seen) -> Decision:
+def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
     """Decide what brings the addresses of VMs to the host where they run.
 
     The room on the ENI goes to those that are first. A VM whose private addresses cannot come has no moves; one whose
@@ -119,7 +119,7 @@ def eni_of(host: Host) -> str:
     Raises:
         AwsOvsError: OpenNebula does not know it.
     """
-    eni_id = host.template.get(ENI_ID)
+    eni_id = host.eni_id
     if not eni_id:
         raise AwsOvsError(
             f"host {host.name} has no {ENI_ID}",
@@ -128,7 +128,7 @@ def eni_of(host: Host) -> str:
     return eni_id
 
 
-def missing(vm: Vm, host: Host, eni: Interface | None) -> list[str]:
+def missing(vm: AwsVm, host: Host, eni: Interface | None) -> list[str]:
     """List the private addresses of a VM that are not known to be on the ENI of its host.
 
     A VM that came back before EC2 shows where its addresses went would find them here. So what EC2 shows counts only for
@@ -141,12 +141,12 @@ def missing(vm: Vm, host: Host, eni: Interface | None) -> list[str]:
     return sorted({address.private_ip for address in vm.addresses} - {*there})
 
 
-def all_lead(vm: Vm, elastic_ips: Mapping[str, ElasticIp]) -> bool:
+def all_lead(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> bool:
     """Say whether every Elastic IP of a VM leads to its private address."""
     return not _to_associate(vm, elastic_ips)
 
 
-def _to_associate(vm: Vm, elastic_ips: Mapping[str, ElasticIp]) -> list[Address]:
+def _to_associate(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> list[Address]:
     addresses = {address.allocation_id: address for address in vm.addresses if address.allocation_id}
     return [
         address
@@ -210,7 +210,7 @@ def _associable(address: Address, host: Host, seen: Seen) -> ElasticIp:
     raise PlacedError(AwsOvsError(what, "disassociate it there"), host)
 
 
-def success(vm: Vm, host: Host) -> dict[str, str]:
+def success(vm: AwsVm, host: Host) -> dict[str, str]:
     """Compose the attributes of a VM whose addresses are where they should be."""
     public = sorted({address.external_ip or address.private_ip for address in vm.addresses})
     values = {EIP_STATUS: f"OK: {' '.join(public)} on {host.name}", EIP_HOST: str(host.host_id)}
@@ -225,7 +225,7 @@ def failure(error: AwsOvsError) -> dict[str, str]:
     return {EIP_STATUS: f"FAILED: {error}", EIP_HOST: host_id, ERROR: f"{_PREFIX}{error}"}
 
 
-def differs(vm: Vm, values: dict[str, str]) -> bool:
+def differs(vm: AwsVm, values: dict[str, str]) -> bool:
     """Say whether a VM lacks one of these attributes."""
     return any(vm.user_template.get(key, "") != value for key, value in values.items())
 
@@ -239,11 +239,11 @@ def describe(decision: Decision, host: Host, seen: Seen) -> str:
             sources[move.source].add(move.address)
         elif isinstance(move, Associate):
             associations[move.public_ip] = move.private_ip
-    there = _named(host.template.get(ENI_ID, ""), host)
+    there = _named(host.eni_id, host)
     parts = []
     for source, addresses in sorted(sources.items()):
         text = ", ".join(sorted(addresses))
-        if source == host.template.get(ENI_ID):
+        if source == host.eni_id:
             parts.append(f"assign {text} to {there} once more")
         else:
             origin = f" from {_named(source, seen.host_of_eni.get(source))}" if source else ""

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from ...errors import AwsOvsError
-from ..attributes import ENI_ID
 from ..ec2 import ElasticIp, Interface, Subnet
-from ..objects import Host, Vm
+from ..objects import AwsVm, Host
 from ..world import World
 from .decide import Seen, all_lead, eni_of, missing
 
 
-def look(world: World, host: Host, vms: Sequence[Vm]) -> Seen:
+def look(world: World, host: Host, vms: Sequence[AwsVm]) -> Seen:
     """Read what a decision about VMs on a host needs; little when all is right."""
-    eni = world.interfaces.get(host.template.get(ENI_ID, ""))
+    eni = world.interfaces.get(host.eni_id)
     moves = any(missing(vm, host, eni) for vm in vms)
     changes = moves or not all(all_lead(vm, world.elastic_ips) for vm in vms)
     return Seen(
@@ -37,7 +36,7 @@ class Nearby(World):
         vm: the VM.
     """
 
-    def __init__(self, world: World, host: Host, vm: Vm) -> None:
+    def __init__(self, world: World, host: Host, vm: AwsVm) -> None:
         super().__init__(world.settings, world)
         self._host, self._vm = host, vm
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from ... import lock
 from ...errors import AwsOvsError
 from ..hosts import plan_free
-from ..objects import Host, Vm
+from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import SeveralErrors
 from ..world import Part, World
@@ -21,7 +21,7 @@ from .look import Nearby, look
 _ATTEMPTS = 5
 
 
-def follow(world: World, vm_id: int) -> Vm | None:
+def follow(world: World, vm_id: int) -> AwsVm | None:
     """Bring the addresses of one VM to the host where it runs.
 
     Returns:
@@ -57,18 +57,18 @@ def _lock_path(world: World, vm_id: int) -> str:
     return f"{world.settings.state_directory}/follow/{vm_id % 256}.lock"
 
 
-def _stays(world: World, vm: Vm) -> bool:
+def _stays(world: World, vm: AwsVm) -> bool:
     now = world.oned.vm(vm.vm_id)
     return not now.on_host or now.host_id == vm.host_id
 
 
-def _report(world: World, vm: Vm, error: AwsOvsError) -> None:
+def _report(world: World, vm: AwsVm, error: AwsOvsError) -> None:
     """Let the VM say what went wrong with its addresses."""
     if differs(vm, failure(error)):
         world.oned.update_vm(vm.vm_id, failure(error))
 
 
-def _bring(world: World, vm: Vm) -> None:
+def _bring(world: World, vm: AwsVm) -> None:
     """Place one VM.
 
     Raises:
@@ -125,7 +125,7 @@ def place_all(world: World, host: Host, vm_ids: Sequence[int]) -> None:
         raise SeveralErrors(of_vms(failed))
 
 
-def _still(world: World, host: Host, vm_ids: Sequence[int]) -> list[Vm]:
+def _still(world: World, host: Host, vm_ids: Sequence[int]) -> list[AwsVm]:
     vms = []
     for vm_id in vm_ids:
         with contextlib.suppress(NotFoundError):

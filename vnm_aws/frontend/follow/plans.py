@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection
 
 from ..attributes import EIP_STATUS
-from ..objects import Host, Vm
+from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import Plan
 from ..world import World
@@ -22,7 +22,7 @@ def plan(world: World) -> Plan:
     running = [vm for vm in world.vms if vm.on_host]
     losers = conflicts(world, running)
     hosts = {host.host_id: host for host in world.hosts}
-    by_host: dict[int, list[Vm]] = defaultdict(list)
+    by_host: dict[int, list[AwsVm]] = defaultdict(list)
     for vm in running:
         if vm.vm_id in losers:
             values = failure(losers[vm.vm_id])
@@ -36,7 +36,7 @@ def plan(world: World) -> Plan:
     return result
 
 
-def _plan_host(world: World, result: Plan, host: Host, vms: list[Vm]) -> None:
+def _plan_host(world: World, result: Plan, host: Host, vms: list[AwsVm]) -> None:
     seen, target = look(world, host, vms), f"host {host.name}"
     decision, vm_ids = decide(vms, host, seen), [vm.vm_id for vm in vms]
     for error in of_vms(decision.refusals):
@@ -72,7 +72,7 @@ def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
     return result
 
 
-def _plan_vm(world: World, result: Plan, vm: Vm) -> None:
+def _plan_vm(world: World, result: Plan, vm: AwsVm) -> None:
     host, target = world.oned.host(vm.host_id), f"VM {vm.vm_id}"
     seen = look(world, host, [vm])
     decision = decide([vm], host, seen)
