@@ -1,4 +1,4 @@
-"""EC2 through boto3: the few calls that the front-end half makes, as typed values.
+"""Talk to EC2 through boto3: the few calls that the front-end half makes, as typed values.
 
 Credentials, Region and endpoint are left to boto3's own chain. A describe may show an old state for a while after a change
 ("eventual consistency" in Amazon's EC2 developer guide), so whoever changes something waits with `confirm`.
@@ -38,7 +38,7 @@ _FILTER_VALUES = 200
 
 
 class Ec2Error(AwsOvsError):
-    """EC2 refused a call.
+    """Say that EC2 refused a call.
 
     Attributes:
         code: EC2's error code, such as PrivateIpAddressLimitExceeded.
@@ -65,7 +65,7 @@ class Instance(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """True when it will never run again."""
+        """Say whether it will never run again."""
         return self.state in _GONE
 
 
@@ -80,7 +80,7 @@ class Interface(NamedTuple):
 
     @property
     def primary(self) -> str:
-        """The address that never moves."""
+        """Name the address that never moves."""
         return self.addresses[0] if self.addresses else ""
 
 
@@ -102,18 +102,20 @@ class Subnet(NamedTuple):
     available: int
 
     def candidates(self) -> Iterable[str]:
-        """Addresses that an ENI may have, the last first: EC2 itself hands out the lower ones. The first four and the
-        last of a subnet are AWS' own."""
+        """List the addresses that an ENI may have, the last first: EC2 itself hands out the lower ones.
+
+        The first four and the last of a subnet are AWS' own.
+        """
         network = Network(self.cidr, f"subnet {self.subnet_id}")
         return map(int_to_ip, range(network.first + network.size - 2, network.first + 3, -1))
 
     def has(self, address: str) -> bool:
-        """True for an address of its prefix."""
+        """Say whether an address is in its prefix."""
         return address in Network(self.cidr, f"subnet {self.subnet_id}")
 
 
 class Ec2:
-    """A connection to a Region.
+    """Connect to a Region.
 
     Args:
         region: its name; empty for boto3's own choice.
@@ -136,12 +138,12 @@ class Ec2:
             self._client: Any = boto3.client("ec2", region_name=region or None, config=config)
         except NoRegionError:
             raise AwsOvsError("no AWS Region is configured", "set region in /etc/one/aws_ovs.yaml") from None
-        except (BotoCoreError, ValueError) as bad:
-            raise AwsOvsError(f"boto3 cannot be used ({bad})", "look at ~/.aws/config of this user") from None
+        except (BotoCoreError, ValueError) as error:
+            raise AwsOvsError(f"boto3 cannot be used ({error})", "look at ~/.aws/config of this user") from None
 
     @property
     def region(self) -> str:
-        """The Region in use."""
+        """Name the Region in use."""
         return str(self._client.meta.region_name)
 
     def _call(self, action: str, do: Callable[[], Any]) -> Any:
@@ -149,18 +151,18 @@ class Ec2:
             raise self._unreachable
         try:
             return do()
-        except ClientError as bad:
-            raise _refused(action, bad) from None
+        except ClientError as error:
+            raise _refused(action, error) from None
         except NoCredentialsError:
             raise AwsOvsError(
                 "there are no AWS credentials for this user",
                 "give the front-end an instance profile with share/aws/iam-policy.json",
             ) from None
-        except (EndpointConnectionError, ConnectTimeoutError) as bad:
-            self._unreachable = AwsOvsError(f"EC2 cannot be reached ({bad})", "check the Region and the network")
+        except (EndpointConnectionError, ConnectTimeoutError) as error:
+            self._unreachable = AwsOvsError(f"EC2 cannot be reached ({error})", "check the Region and the network")
             raise self._unreachable from None
-        except BotoCoreError as bad:
-            raise AwsOvsError(f"EC2 did not answer {action} ({type(bad).__name__}: {bad})", "try again") from None
+        except BotoCoreError as error:
+            raise AwsOvsError(f"EC2 did not answer {action} ({type(error).__name__}: {error})", "try again") from None
 
     def _pages(
         self, action: str, method: str, key: str, filters: _Filters | None = None, **arguments: object
@@ -172,11 +174,11 @@ class Ec2:
             pages = self._client.get_paginator(method).paginate(**arguments)
             return [item for page in pages for item in page[key]]
 
-        found: list[Any] = self._call(action, read)
-        return found
+        items: list[Any] = self._call(action, read)
+        return items
 
     def instances(self, wanted: TagFilter | Collection[str], vpc_id: str = "") -> list[Instance]:
-        """The instances with certain tags, or with certain ids; ids that EC2 does not know are left out.
+        """Read the instances with certain tags, or with certain ids; ids that EC2 does not know are left out.
 
         Args:
             wanted: which.
@@ -195,17 +197,17 @@ class Ec2:
         ]
 
     def interfaces(self, vpc_ids: Collection[str]) -> dict[str, Interface]:
-        """All ENIs of VPCs, by id; those of others in them are needed to know which addresses are free."""
+        """Read all ENIs of VPCs, by id; those of others in them are needed to know which addresses are free."""
         return self._interfaces(_by_value("vpc-id", vpc_ids))
 
     def interfaces_with(self, eni_ids: Collection[str]) -> dict[str, Interface]:
-        """The ENIs with these ids."""
+        """Read the ENIs with these ids."""
         return self._interfaces(_by_value("network-interface-id", eni_ids))
 
     def interfaces_holding(self, addresses: Collection[str], vpc_id: str) -> dict[str, Interface]:
-        """The ENIs of a VPC that have one of these private addresses."""
+        """Read the ENIs of a VPC that have one of these private addresses."""
         vpc = {"Name": "vpc-id", "Values": [vpc_id]}
-        return self._interfaces([[*one, vpc] for one in _by_value("addresses.private-ip-address", addresses)])
+        return self._interfaces([[*filters, vpc] for filters in _by_value("addresses.private-ip-address", addresses)])
 
     def _interfaces(self, asked: list[_Filters]) -> dict[str, Interface]:
         return {
@@ -217,36 +219,36 @@ class Ec2:
         }
 
     def elastic_ips(self, allocation_ids: Collection[str] | None = None) -> dict[str, ElasticIp]:
-        """The Elastic IPs of the Region by allocation id: all, or those of certain ids as far as there are any."""
+        """Read the Elastic IPs of the Region by allocation id: all, or those of certain ids as far as there are any."""
         return self._elastic_ips([[]] if allocation_ids is None else _by_value("allocation-id", allocation_ids))
 
     def elastic_ips_at(self, private_ip: str) -> dict[str, ElasticIp]:
-        """The Elastic IPs that lead to a private address, by allocation id."""
+        """Read the Elastic IPs that lead to a private address, by allocation id."""
         return self._elastic_ips(_by_value("private-ip-address", [private_ip]))
 
     def _elastic_ips(self, asked: list[_Filters]) -> dict[str, ElasticIp]:
-        found: list[Any] = []
+        items: list[Any] = []
         for filters in asked:
             read = partial(self._client.describe_addresses, Filters=filters)
-            found += self._call("DescribeAddresses", read)["Addresses"]
-        return {one.allocation_id: one for one in map(_elastic_ip, found) if one.allocation_id}
+            items += self._call("DescribeAddresses", read)["Addresses"]
+        return {eip.allocation_id: eip for eip in map(_elastic_ip, items) if eip.allocation_id}
 
     def address_limits(self, instance_types: Collection[str]) -> dict[str, int]:
-        """How many IPv4 addresses an ENI of each instance type can have, the primary one included."""
+        """Read how many IPv4 addresses an ENI of each instance type can have, the primary one included."""
         limits = {}
         types = sorted(instance_types)
         for start in range(0, len(types), 100):  # EC2 takes 100 a call
             chunk = types[start : start + 100]
-            found = self._pages(
+            items = self._pages(
                 "DescribeInstanceTypes", "describe_instance_types", "InstanceTypes", InstanceTypes=chunk
             )
             limits.update(
-                {item["InstanceType"]: int(item["NetworkInfo"]["Ipv4AddressesPerInterface"]) for item in found}
+                {item["InstanceType"]: int(item["NetworkInfo"]["Ipv4AddressesPerInterface"]) for item in items}
             )
         return limits
 
     def subnets(self, subnet_ids: Collection[str]) -> dict[str, Subnet]:
-        """Subnets by id."""
+        """Read subnets, by id."""
         return {
             item["SubnetId"]: Subnet(item["SubnetId"], item["CidrBlock"], item["AvailableIpAddressCount"])
             for filters in _by_value("subnet-id", subnet_ids)
@@ -254,7 +256,7 @@ class Ec2:
         }
 
     def elastic_ip_quota(self) -> int:
-        """How many Elastic IPs the account may have in the Region; 0 when EC2 does not say."""
+        """Read how many Elastic IPs the account may have in the Region; 0 when EC2 does not say."""
         name = "vpc-max-elastic-ips"
         reply = self._call(
             "DescribeAccountAttributes", lambda: self._client.describe_account_attributes(AttributeNames=[name])
@@ -315,7 +317,7 @@ class Ec2:
 
 
 def _by_value(name: str, values: Collection[str]) -> list[_Filters]:
-    """Filters for things with one of these values; one for each call that it takes."""
+    """Make filters for things with one of these values, a list for each call that it takes."""
     ordered = sorted(values)
     starts = range(0, len(ordered), _FILTER_VALUES)
     return [[{"Name": name, "Values": ordered[start : start + _FILTER_VALUES]}] for start in starts]
@@ -330,11 +332,11 @@ _REMEDIES = {
 }
 
 
-def _refused(action: str, bad: ClientError) -> Ec2Error:
-    error = bad.response.get("Error", {})
-    code = str(error.get("Code", "unknown"))
+def _refused(action: str, error: ClientError) -> Ec2Error:
+    details = error.response.get("Error", {})
+    code = str(details.get("Code", "unknown"))
     # The encoded part of an authorization failure is for machines, and long.
-    message = " ".join(str(error.get("Message", "")).split("Encoded authorization")[0].split())[:200].rstrip(". ")
+    message = " ".join(str(details.get("Message", "")).split("Encoded authorization")[0].split())[:200].rstrip(". ")
     remedy = _REMEDIES.get(code, "look the code up in Amazon's EC2 API reference")
     return Ec2Error(f"EC2 refused {action}, {code}: {message}", remedy, code)
 
@@ -345,7 +347,7 @@ def _tags(item: dict[str, Any]) -> dict[str, str]:
 
 def _instance(item: dict[str, Any]) -> Instance:
     primary: dict[str, Any] = next(
-        (one for one in item.get("NetworkInterfaces", []) if one.get("Attachment", {}).get("DeviceIndex") == 0), {}
+        (eni for eni in item.get("NetworkInterfaces", []) if eni.get("Attachment", {}).get("DeviceIndex") == 0), {}
     )
     return Instance(
         item["InstanceId"],
@@ -362,13 +364,13 @@ def _instance(item: dict[str, Any]) -> Instance:
 
 
 def _interface(item: dict[str, Any]) -> Interface:
-    listed = sorted(item.get("PrivateIpAddresses", []), key=lambda one: not one.get("Primary"))
+    listed = sorted(item.get("PrivateIpAddresses", []), key=lambda address: not address.get("Primary"))
     return Interface(
         item["NetworkInterfaceId"],
         item.get("VpcId", ""),
         item.get("SubnetId", ""),
         item.get("Attachment", {}).get("InstanceId", ""),
-        tuple(one["PrivateIpAddress"] for one in listed),
+        tuple(address["PrivateIpAddress"] for address in listed),
     )
 
 

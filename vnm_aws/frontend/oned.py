@@ -1,4 +1,4 @@
-"""OpenNebula's daemon, through pyone: the few calls that the front-end half makes, in its own words.
+"""Talk to OpenNebula's daemon through pyone: the few calls that the front-end half makes, in its own words.
 
 Values are read from oned's XML: pyone's objects leave out custom attributes of address ranges, and making those of thousands of
 VMs takes longer than all else. Where oned is and who we are is OpenNebula's own business: ONE_XMLRPC, ONE_AUTH.
@@ -35,18 +35,18 @@ class NotFoundError(AwsOvsError):
 
 
 def template(values: Mapping[str, str]) -> str:
-    """Attributes in OpenNebula's template syntax."""
+    """Write attributes in OpenNebula's template syntax."""
     return "\n".join(f'{key}="{_escaped(value)}"' for key, value in values.items())
 
 
 def range_template(values: Mapping[str, str]) -> str:
-    """An address range in OpenNebula's template syntax."""
+    """Write an address range in OpenNebula's template syntax."""
     inner = ", ".join(f'{key}="{_escaped(value)}"' for key, value in values.items())
     return f"AR=[ {inner} ]"
 
 
 def _escaped(value: str) -> str:
-    """In a value only quotes are escaped; a backslash at its end would escape the quote that ends it."""
+    """Escape quotes, all that a value needs; a backslash at its end would escape the quote that ends it."""
     return value.replace('"', '\\"').rstrip("\\")
 
 
@@ -55,14 +55,15 @@ def _session() -> str:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
-    except OSError as bad:
+    except OSError as error:
         raise AwsOvsError(
-            f"OpenNebula's credentials {path} cannot be read ({bad.strerror})", "run this as oneadmin, or set ONE_AUTH"
+            f"OpenNebula's credentials {path} cannot be read ({error.strerror})",
+            "run this as oneadmin, or set ONE_AUTH",
         ) from None
 
 
 class _Server(OneServerXRPC):  # type: ignore[misc]
-    """pyone's, but a document that oned sends becomes an element tree instead of pyone's objects."""
+    """Do as pyone's does, but make an element tree of a document that oned sends, instead of pyone's objects."""
 
     def _do_request(self, method: str, params: tuple[object, ...]) -> list[object]:
         succeeded, value, *rest = super()._do_request(method, params)
@@ -73,7 +74,7 @@ class _Server(OneServerXRPC):  # type: ignore[misc]
 
 
 class Oned:
-    """A connection.
+    """Connect to oned.
 
     Attributes:
         changes: how many calls that change something were made.
@@ -99,17 +100,17 @@ class Oned:
             call = getattr(call, part)
         try:
             return call(*arguments)
-        except pyone.OneNoExistsException as bad:
-            raise NotFoundError(f"{_sentence(bad)}", "it is gone") from None
+        except pyone.OneNoExistsException as error:
+            raise NotFoundError(f"{_sentence(error)}", "it is gone") from None
         except pyone.OneAuthenticationException:
             raise AwsOvsError(
                 f"oned at {self.endpoint} does not accept the credentials in ONE_AUTH", "run this as oneadmin"
             ) from None
-        except pyone.OneException as bad:
-            raise AwsOvsError(f"oned refused: {_sentence(bad)}", "see /var/log/one/oned.log") from None
-        except (requests.RequestException, OSError, xmlrpc.client.Error, ExpatError, etree.XMLSyntaxError) as bad:
+        except pyone.OneException as error:
+            raise AwsOvsError(f"oned refused: {_sentence(error)}", "see /var/log/one/oned.log") from None
+        except (requests.RequestException, OSError, xmlrpc.client.Error, ExpatError, etree.XMLSyntaxError) as error:
             raise AwsOvsError(
-                f"oned at {self.endpoint} does not answer ({type(bad).__name__})", "is opennebula.service running?"
+                f"oned at {self.endpoint} does not answer ({type(error).__name__})", "is opennebula.service running?"
             ) from None
 
     def _read(self, method: str, *arguments: object) -> etree._Element:
@@ -121,28 +122,28 @@ class Oned:
         return self._call(method, *arguments)
 
     def version(self) -> str:
-        """OpenNebula's version, such as 7.2.0."""
+        """Read OpenNebula's version, such as 7.2.0."""
         return str(self._call("system.version"))
 
     def leads(self) -> bool:
-        """True when this front-end acts: it is alone, or the leader among several."""
+        """Say whether this front-end acts: it is alone, or the leader among several."""
         return self._read("zone.raftstatus").findtext("STATE") in (_SOLO, _LEADER)
 
     def clusters(self) -> dict[int, str]:
-        """Names of all clusters by ID."""
+        """Read the names of all clusters by ID."""
         pool = self._read("clusterpool.info")
         return {int(item.findtext("ID") or "-1"): item.findtext("NAME") or "" for item in pool.iterfind("CLUSTER")}
 
     def hosts(self) -> list[Host]:
-        """All hosts."""
+        """Read all hosts."""
         return [objects.read_host(item) for item in self._read("hostpool.info").iterfind("HOST")]
 
     def host(self, host_id: int) -> Host:
-        """One host."""
+        """Read a host."""
         return objects.read_host(self._read("host.info", host_id))
 
     def add_host(self, name: str, im_mad: str, vm_mad: str, cluster_id: int) -> int:
-        """A new host; its ID."""
+        """Add a host and return its ID."""
         return int(self._change("host.allocate", name, im_mad, vm_mad, cluster_id))
 
     def update_host(self, host_id: int, values: Mapping[str, str]) -> None:
@@ -162,16 +163,16 @@ class Oned:
         self._change("host.status", host_id, _ENABLED)
 
     def networks(self) -> list[Network]:
-        """All networks; their address ranges have no leases here."""
+        """Read all networks; their address ranges have no leases here."""
         pool = self._read("vnpool.info", _EVERYBODYS, _ALL, _ALL)
         return [objects.read_network(item) for item in pool.iterfind("VNET")]
 
     def network(self, network_id: int) -> Network:
-        """One network, leases included."""
+        """Read a network, leases included."""
         return objects.read_network(self._read("vn.info", network_id))
 
     def add_range(self, network_id: int, values: Mapping[str, str]) -> None:
-        """A new address range."""
+        """Add an address range."""
         self._change("vn.add_ar", network_id, range_template(values))
 
     def update_range(self, network_id: int, ar_id: int, values: Mapping[str, str]) -> None:
@@ -183,12 +184,12 @@ class Oned:
         self._change("vn.rm_ar", network_id, ar_id)
 
     def vms(self, first: int, last: int) -> Iterator[AwsVm]:
-        """The active VMs with IDs from `first` to `last`."""
+        """Read the active VMs with IDs from `first` to `last`."""
         pool = self._read("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
         return map(objects.read_vm, pool.iterfind("VM"))
 
     def vm(self, vm_id: int) -> AwsVm:
-        """One VM."""
+        """Read a VM."""
         return objects.read_vm(self._read("vm.info", vm_id))
 
     def update_vm(self, vm_id: int, values: Mapping[str, str]) -> None:
@@ -196,11 +197,11 @@ class Oned:
         self._change("vm.update", vm_id, template(values), _APPEND)
 
     def hooks(self) -> list[Hook]:
-        """All hooks."""
+        """Read all hooks."""
         return [objects.read_hook(item) for item in self._read("hookpool.info").iterfind("HOOK")]
 
     def add_hook(self, text: str) -> int:
-        """Register a hook by its template; its ID."""
+        """Register a hook by its template and return its ID."""
         return int(self._change("hook.allocate", text))
 
     def remove_hook(self, hook_id: int) -> None:
@@ -208,10 +209,10 @@ class Oned:
         self._change("hook.delete", hook_id)
 
 
-def _sentence(bad: Exception) -> str:
-    return " ".join(str(bad).split())[:300].rstrip(".")
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")
 
 
 def served_clusters(networks: Iterable[Network]) -> set[int]:
-    """The clusters that have a network of this driver."""
+    """Find the clusters that have a network of this driver."""
     return {cluster for network in networks if network.ours for cluster in network.clusters}

@@ -1,4 +1,4 @@
-"""Private addresses that a network which is being created is about to have.
+"""Remember the private addresses that a network which is being created is about to have.
 
 oned stores what `vnet_create` prints only after it has ended, so two pools created at once would choose the same
 ones. The file is written and read with the front-end's lock held; what is not in oned after some minutes has failed and
@@ -18,7 +18,7 @@ _SECONDS = 600
 
 
 class Reserved:
-    """The file in a state directory."""
+    """Keep the file in a state directory."""
 
     def __init__(self, directory: str) -> None:
         self._path = f"{directory}/reserved.json"
@@ -29,7 +29,7 @@ class Reserved:
             self._until = {}
 
     def holds(self, address: str) -> bool:
-        """True while somebody else is about to use it."""
+        """Say whether somebody else is about to use it."""
         return self._until.get(address, 0) > time.time()
 
     def add(self, addresses: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the front-end: one YAML file, /etc/one/aws_ovs.yaml. Credentials are never in it."""
+"""Read the settings of the front-end: one YAML file, /etc/one/aws_ovs.yaml. Credentials are never in it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
 
     @property
     def hosts(self) -> TagFilter:
-        """`host_filter`, read."""
+        """Read `host_filter`."""
         return TagFilter.parse(self.host_filter, "host_filter")
 
 
@@ -41,7 +41,7 @@ _RANGES = {"ssh_parallel": (1, 256), "ssh_timeout": (1, 600), "ec2_timeout": (1,
 
 
 def path() -> str:
-    """Where the settings are: AWS_OVS_SETTINGS, or the usual place."""
+    """Say where the settings are: AWS_OVS_SETTINGS, or the usual place."""
     return os.environ.get("AWS_OVS_SETTINGS") or PATH
 
 
@@ -67,5 +67,5 @@ def load(file: str = "") -> Settings:
 
 
 def driver() -> Config:
-    """The nodes' configuration."""
+    """Read the nodes' configuration."""
     return config.parse(os.environ.get("AWS_OVS_CONFIG") or DRIVER_PATH)

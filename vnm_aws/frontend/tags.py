@@ -1,4 +1,4 @@
-"""Tags that things in AWS must have, as settings and networks name them."""
+"""Read the tags that things in AWS must have, as settings and networks name them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class TagFilter(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, what: str) -> TagFilter:
-        """Read one.
+        """Read a filter.
 
         Raises:
-            AwsOvsError: it is not one; `what` names it.
+            AwsOvsError: it is no filter; `what` names it.
         """
         pairs = []
         for part in text.split(","):
@@ -29,7 +29,7 @@ class TagFilter(NamedTuple):
         return cls(tuple(pairs))
 
     def matches(self, tags: dict[str, str]) -> bool:
-        """True when `tags` has all of them."""
+        """Say whether `tags` has all of them."""
         return all(tags.get(name) == value for name, value in self.pairs)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What `oneaws` prints: tables like those of OpenNebula's own commands, and progress."""
+"""Print what `oneaws` prints: tables like those of OpenNebula's own commands, and progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EVERY_S = 0.1
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[object]], right: Collection[str] = ()) -> str:
-    """A table with a head, as wide as it must be.
+    """Lay out a table with a head, as wide as it must be.
 
     Args:
         head: names of the columns.
@@ -28,7 +28,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[object]], right: Collect
 
 
 class Progress:
-    """Says on stderr what is being done: a line each when asked, else one that is rewritten, and only on a terminal."""
+    """Say on stderr what is being done: a line each when asked, else one that is rewritten, and only on a terminal."""
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose

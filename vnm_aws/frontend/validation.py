@@ -1,4 +1,4 @@
-"""What a network of this driver must be like: the same checks when OpenNebula creates it and by `oneaws vnet check`."""
+"""Check what a network of this driver must be like, when OpenNebula creates it and by `oneaws vnet check`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _JUMBO = 9001
 
 
 def problems(network: Network, networks: Iterable[Network], config: Config) -> list[AwsOvsError]:
-    """What is wrong with a network; nothing when it is empty.
+    """Find what is wrong with a network.
 
     Args:
         network: the network.
         networks: all networks of OpenNebula.
         config: the nodes' configuration.
     """
-    others = [one for one in networks if one.ours and _comes_first(one, network)]
+    others = [other for other in networks if other.ours and _comes_first(other, network)]
     checks: tuple[Callable[[], object], ...] = (
         lambda: _bridge(network),
         lambda: _vni(network, others, config),
@@ -43,15 +43,15 @@ def problems(network: Network, networks: Iterable[Network], config: Config) -> l
         lambda: _private_addresses(network, others),
         lambda: _pool(network),
     )
-    found = {str(bad): bad for bad in map(_error, checks) if bad}
-    return list(found.values())
+    errors = {str(error): error for error in map(_error, checks) if error}
+    return list(errors.values())
 
 
 def _error(check: Callable[[], object]) -> AwsOvsError | None:
     try:
         check()
-    except AwsOvsError as bad:
-        return bad
+    except AwsOvsError as error:
+        return error
     return None
 
 
@@ -68,10 +68,10 @@ def _bridge(network: Network) -> None:
 
 
 def vni(network: Network, config: Config) -> int:
-    """The VNI of a network: its VLAN_ID, or what the nodes take for one without.
+    """Find the VNI of a network: its VLAN_ID, or what the nodes take for a network without it.
 
     Raises:
-        AwsOvsError: VLAN_ID is none.
+        AwsOvsError: VLAN_ID is no VNI.
     """
     return addresses.number(network.vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
 
@@ -79,22 +79,22 @@ def vni(network: Network, config: Config) -> int:
 def _vni(network: Network, others: list[Network], config: Config) -> None:
     if not network.vlan_id and network.state == NETWORK_LOCK_CREATE:
         return  # it gets a free one
-    mine = vni(network, config)
+    own = vni(network, config)
     for other in others:
-        if not _shares_segment(network, other) and _taken_by(other, mine, config):
+        if not _shares_segment(network, other) and _taken_by(other, own, config):
             raise AwsOvsError(
-                f"VLAN_ID {mine} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already",
+                f"VLAN_ID {own} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already",
                 "choose another, or leave it out for a free one",
             )
 
 
 def _shares_segment(network: Network, other: Network) -> bool:
-    """True for networks that are meant to be one segment: on one bridge, or a reservation and where it came from."""
+    """Say whether networks are meant to be one segment: on one bridge, or a reservation and where it came from."""
     return network.bridge == other.bridge or _reservation(network, other)
 
 
 def _reservation(network: Network, other: Network) -> bool:
-    """True when one network is a reservation of the other, or both are of the same."""
+    """Say whether one network is a reservation of the other, or both are of the same."""
     return (
         network.parent == str(other.network_id)
         or other.parent == str(network.network_id)
@@ -103,7 +103,7 @@ def _reservation(network: Network, other: Network) -> bool:
 
 
 def _comes_first(other: Network, network: Network) -> bool:
-    """True for a network that has what it has before this one.
+    """Say whether another network has what it has before this one.
 
     oned has a network in its pool before it lets the driver create it, so of two that are being created at once the later
     one sees the earlier one, and gives way.
@@ -114,7 +114,7 @@ def _comes_first(other: Network, network: Network) -> bool:
 
 
 def _number(vlan_id: str) -> int:
-    """The VNI that a VLAN_ID means to the nodes, for which 0100 is 100; -1 for what is none."""
+    """Read the VNI that a VLAN_ID means to the nodes, for which 0100 is 100; -1 for what is no VNI."""
     try:
         return addresses.number(vlan_id, "VLAN_ID", 1, MAX_VNI)
     except AwsOvsError:
@@ -122,7 +122,7 @@ def _number(vlan_id: str) -> int:
 
 
 def _taken_by(other: Network, number: int, config: Config) -> bool:
-    """True when another network has a VNI, or may be about to choose it."""
+    """Say whether another network has a VNI, or may be about to choose it."""
     if other.vlan_id:
         return _number(other.vlan_id) == number
     chosen = config.vni_base + other.network_id
@@ -132,7 +132,7 @@ def _taken_by(other: Network, number: int, config: Config) -> bool:
 
 
 def choose_vni(network: Network, networks: Iterable[Network], config: Config) -> int:
-    """A VNI for a network that names none, which no other network has or can choose at the same time.
+    """Choose a VNI for a network that names none, which no other network has or can choose at the same time.
 
     Raises:
         AwsOvsError: all that it may choose from are taken.
@@ -167,9 +167,9 @@ def _mtu(network: Network, config: Config) -> None:
 
 
 def _each(network: Network) -> Iterator[dict[str, str]]:
-    """The address ranges, those that are and those that are asked for, as OpenNebula's attributes."""
-    for one in network.ranges:
-        yield {**one.attributes, "IP": one.ip, "SIZE": str(one.size)}
+    """List the address ranges, those that are and those that are asked for, as OpenNebula's attributes."""
+    for item in network.ranges:
+        yield {**item.attributes, "IP": item.ip, "SIZE": str(item.size)}
     yield from network.asked
 
 
@@ -221,16 +221,16 @@ def _ranges(network: Network) -> None:
 
 
 def _private_addresses(network: Network, others: list[Network]) -> None:
-    """A private address leads to one range only, or to ranges that share it by ports."""
+    """Let a private address lead to one range only, or to ranges that share it by ports."""
     claims: dict[str, list[tuple[Network, bool]]] = {}
-    for one in (network, *(one for one in others if not _reservation(network, one))):
-        for values in _each(one):
+    for claimant in (network, *(other for other in others if not _reservation(network, other))):
+        for values in _each(claimant):
             if values.get(PRIVATE_IP):
-                claims.setdefault(values[PRIVATE_IP], []).append((one, bool(values.get("PORT_START"))))
+                claims.setdefault(values[PRIVATE_IP], []).append((claimant, bool(values.get("PORT_START"))))
     for address, holders in claims.items():
-        mine = any(one is network for one, _ in holders)
-        if mine and len(holders) > 1 and not all(shared for _, shared in holders):
-            names = " and ".join(str(one.network_id) for one, _ in holders[:5])
+        concerned = any(holder is network for holder, _ in holders)
+        if concerned and len(holders) > 1 and not all(shared for _, shared in holders):
+            names = " and ".join(str(holder.network_id) for holder, _ in holders[:5])
             raise AwsOvsError(
                 f"{PRIVATE_IP} {address} is in several address ranges (of networks {names}), which would be leased at once",
                 "keep one of them",

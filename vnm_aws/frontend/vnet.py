@@ -1,4 +1,4 @@
-"""`vnet_create` and `vnet_delete`: OpenNebula runs them on the front-end for each network of this driver.
+"""Run `vnet_create` and `vnet_delete`, which OpenNebula starts on the front-end for each network of this driver.
 
 What `vnet_create` prints becomes part of the network's template: the VNI, the MTU, and the address ranges of a pool. It changes
 nothing in EC2; that is for the hook of the ready network, and for the reconciler.
@@ -58,7 +58,7 @@ def _fail(argv: list[str], reason: str) -> int:
 
 
 def create(world: World, network: Network) -> str:
-    """What a new network gets.
+    """Compose what a new network gets.
 
     Returns:
         attributes and address ranges in OpenNebula's template syntax.
@@ -66,9 +66,9 @@ def create(world: World, network: Network) -> str:
     Raises:
         AwsOvsError: it is not one that this driver can serve.
     """
-    found = validation.problems(network, world.networks, world.driver)
-    if found:
-        raise found[0]
+    errors = validation.problems(network, world.networks, world.driver)
+    if errors:
+        raise errors[0]
     values = {}
     if not network.vlan_id:
         values["VLAN_ID"] = str(validation.choose_vni(network, world.networks, world.driver))
@@ -80,12 +80,12 @@ def create(world: World, network: Network) -> str:
     values |= {key: mtu for key in ("MTU", "GUEST_MTU") if not network.template.get(key)}
     lines = [template(values)]
     if is_pool(network):
-        lines += [range_template(one) for one in _ranges(world, network)]
+        lines += [range_template(values) for values in _ranges(world, network)]
     return "\n".join(lines)
 
 
 def _ranges(world: World, network: Network) -> list[dict[str, str]]:
-    """An address range for each Elastic IP of the pool. What cannot have one now is left to the reconciler to report."""
+    """Make an address range for each Elastic IP of the pool; the reconciler reports those that cannot have one now."""
     config = world.settings
     report, ranges = Plan(), []
     there = set(network.values_of_ranges(ALLOCATION_ID))
@@ -98,7 +98,7 @@ def _ranges(world: World, network: Network) -> list[dict[str, str]]:
                 continue
             try:
                 ranges.append(chooser.range_for(eip))
-            except AwsOvsError as bad:
-                log(ERROR, f"vnet_create {network.network_id}: {eip.public_ip}: {bad}")
-        Reserved(config.state_directory).add(one[PRIVATE_IP] for one in ranges)
+            except AwsOvsError as error:
+                log(ERROR, f"vnet_create {network.network_id}: {eip.public_ip}: {error}")
+        Reserved(config.state_directory).add(values[PRIVATE_IP] for values in ranges)
     return ranges
