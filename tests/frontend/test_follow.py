@@ -184,14 +184,43 @@ def test_the_hook_of_an_unrelated_vm_ends_without_boto3_and_pyone(cloud: Cloud) 
 # What an administrator sees
 
 
-def test_follow_with_a_dry_run_prints_what_it_would_do_and_does_nothing(site: Site) -> None:
-    first, second = site.run("h1", 0), site.run("h2", 1)
+def test_follow_with_a_dry_run_prints_the_moves_and_does_nothing(site: Site) -> None:
+    first, second = site.address(0), site.address(1)
+    holder = next(name for name in site.hosts if first.private_ip in site.at(name))
+    here = site.elsewhere(first)
+    site.cloud.ec2.client.disassociate_address(PublicIp=first.external_ip)
+    site.cloud.ec2.move_private_ip(second.private_ip, site.hosts[here].eni_id)
+    vms = site.run(here, 0), site.run(here, 1)
+    site.follow(vms[1])
     before = site.cloud.everything()
-    for words in ((str(first), str(second)), ()):
-        printed = site.cloud.oneaws("eip", "follow", *words, "--dry-run").stdout
-        assert "h1" in printed
-        assert "h2" in printed
+    site.cloud.forget_calls()
+    move = (
+        f"move {first.private_ip} from {holder} ({site.hosts[holder].eni_id}) to {here} ({site.hosts[here].eni_id}), "
+        f"associate Elastic IP {first.external_ip} with {first.private_ip}"
+    )
+    for words, target in (((), f"host {here}"), ((str(vms[0]), str(vms[1])), f"VM {vms[0]}")):
+        printed = json.loads(site.cloud.oneaws("eip", "follow", *words, "--dry-run", "--json").stdout)
+        assert printed == {"dry_run": True, "changes": [{"target": target, "change": move}], "problems": []}
     assert (site.cloud.everything(), site.cloud.mutating_calls()) == (before, [])
+    assert site.reconcile().done[0] == (f"host {here}", move)
+    site.is_right(vms[0], here)
+
+
+def test_a_dry_run_says_which_moves_cannot_be_made(site: Site) -> None:
+    here = site.elsewhere(site.address(0))
+    right = site.run(here, 0)
+    wrong = site.run_with(here, site.hosts["h1" if here == "h2" else "h2"].private_ip)
+    site.follow(right)
+    late = site.run("h1" if here == "h2" else "h2", 0, pool=site.twin(site.address(0)))
+    before = site.cloud.everything()
+    for words, target in (((), f"host {here}: VM {wrong}"), ((str(wrong), str(late)), f"VM {wrong}")):
+        done = site.cloud.oneaws("eip", "follow", *words, "--dry-run", code=1)
+        problems = [line for line in done.stderr.splitlines() if line.startswith("oneaws: ")]
+        assert len(problems) == 2
+        assert any(line.startswith(f"oneaws: {target}: ") and "is the primary address" in line for line in problems)
+        assert any(line.startswith(f"oneaws: VM {late}: ") and f"in use by VM {right}" in line for line in problems)
+        assert "move" not in done.stdout
+    assert site.cloud.everything() == before
 
 
 def test_follow_of_chosen_vms_leaves_the_others_alone_and_says_what_is_wrong_with_each(site: Site) -> None:
@@ -248,6 +277,21 @@ def test_one_bad_vm_does_not_keep_the_others_from_their_addresses(cloud: Cloud) 
     cloud.forget_calls()
     assert len(site.reconcile().problems) == 1
     assert cloud.mutating_calls() == []
+
+
+def test_the_failures_of_several_vms_are_several_problems(cloud: Cloud) -> None:
+    site = settle(cloud)
+    host = cloud.host("h1")
+    texts = {}
+    for number, address in enumerate((site.hosts["h2"].private_ip, "10.1.0.9")):
+        text = f'AR=[TYPE="IP4", IP="192.168.3.{10 + number}", SIZE="1", AWS_PRIVATE_IP="{address}"]'
+        texts[site.run("h1", 0, pool=cloud.add_network(f"by-hand{number}", AR=text))] = address
+    printed = json.loads(cloud.oneaws("eip", "follow", "--json", code=1).stdout)
+    assert [problem["target"] for problem in printed["problems"]] == [f"host {host.name}"] * 2
+    for vm_id, address in texts.items():
+        (text,) = [one["problem"] for one in printed["problems"] if one["problem"].startswith(f"VM {vm_id}: ")]
+        assert site.error(vm_id) == f"aws_ovs: {text.removeprefix(f'VM {vm_id}: ')}"
+        assert address in text
 
 
 def test_a_host_with_room_for_some_of_its_vms_gives_it_to_them(cloud: Cloud) -> None:
