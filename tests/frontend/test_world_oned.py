@@ -156,7 +156,7 @@ def test_a_caller_dies_before_or_after_a_change(
         assert caller.stdout is not None
         assert caller.stdout.readline() == b"ready\n"
         oned.kill_at(n, when, caller.pid)
-        assert caller.communicate(b"\n", timeout=10) [0] == b""
+        assert caller.communicate(b"\n", timeout=10)[0] == b""
         assert caller.returncode == -signal.SIGKILL
     assert oned.calls() == ["one.host.allocate", "one.host.update"][:calls]
     assert ["A" in host.template for host in client.hosts()] == [updated] * hosts

@@ -58,15 +58,7 @@ class Plan:
         self.foreseen: list[Problem] = []
 
     def change(self, target: str, text: str, do: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs) -> None:
-        """Add a change.
-
-        Args:
-            target: what is changed.
-            text: what is done to it, for people.
-            do: makes the change.
-            arguments: for `do`.
-            named: likewise.
-        """
+        """Add a change: `do` makes it with its arguments, `text` tells people."""
         self.changes.append(Change(target, text, lambda: do(*arguments, **named)))
 
     def attempt(

@@ -100,7 +100,7 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
                 _check(host, eni, room, absent, seen)
                 room.update(absent)
             decision.moves.extend(Assign(vm.vm_id, item, _source(item, seen), eni.eni_id) for item in absent)
-            for address in _to_associate(vm, seen.elastic_ips):
+            for address in to_associate(vm, seen.elastic_ips):
                 eip = _associable(address, host, seen)
                 decision.moves.append(
                     Associate(vm.vm_id, eip.allocation_id, eip.public_ip, address.private_ip, eni.eni_id)
@@ -141,12 +141,8 @@ def missing(vm: AwsVm, host: Host, eni: Interface | None) -> list[str]:
     return sorted({address.private_ip for address in vm.addresses} - {*there})
 
 
-def all_lead(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> bool:
-    """Say whether every Elastic IP of a VM leads to its private address."""
-    return not _to_associate(vm, elastic_ips)
-
-
-def _to_associate(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> list[Address]:
+def to_associate(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> list[Address]:
+    """List the addresses of a VM to which their Elastic IPs do not lead."""
     addresses = {address.allocation_id: address for address in vm.addresses if address.allocation_id}
     return [
         address

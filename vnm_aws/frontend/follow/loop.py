@@ -13,10 +13,9 @@ from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import SeveralErrors
 from ..world import Part, World
-from .act import place
+from .act import Nearby, look, place
 from .conflicts import conflicts, rivals
 from .decide import Assign, Tell, decide, differs, failure
-from .look import Nearby, look
 
 _ATTEMPTS = 5
 

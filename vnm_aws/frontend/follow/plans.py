@@ -10,9 +10,9 @@ from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import Plan
 from ..world import World
+from .act import look
 from .conflicts import conflicts, rivals
 from .decide import Tell, decide, describe, differs, failure
-from .look import look
 from .loop import follow, of_vms, place_all
 
 
