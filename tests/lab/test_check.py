@@ -92,6 +92,34 @@ def test_what_is_broken_is_named_and_the_remedy_repairs_it(lab: Lab, host: Host,
     wait_until_clean(lab, host)
 
 
+_WATCH = """
+rm -f /root/nft /root/ip
+nft monitor >>/root/nft 2>&1 & nft=$!
+ip -4 monitor route rule >>/root/ip 2>&1 & ip=$!
+until grep -q ready /root/nft && grep -q 'lookup 77' /root/ip; do
+    nft add table ip ready; nft delete table ip ready
+    ip rule add table 77; ip rule del table 77
+done
+{command}
+sleep 0.3
+kill $nft $ip
+grep -h -e aws_ovs -e 4789 -e 198.18 /root/nft /root/ip || true
+"""
+
+
+def changes_of_the_kernel(host: Host, command: str) -> str:
+    """What the kernel tells of its routes, rules and nft tables while a command runs."""
+    return host.run(["timeout", "60", "sh", "-ec", _WATCH.format(command=command)]).stdout
+
+
+def test_a_restore_touches_nothing_in_the_kernel_that_is_right(lab: Lab, host: Host) -> None:
+    assert changes_of_the_kernel(host, "aws-ovs restore") == ""
+    told = changes_of_the_kernel(host, "ip rule del table 4789; nft delete table netdev aws_ovs; aws-ovs restore")
+    assert "lookup 4789" in told
+    assert "add table netdev aws_ovs" in told
+    wait_until_clean(lab, host)
+
+
 def test_it_says_the_same_as_json(lab: Lab, host: Host) -> None:
     assert json.loads(host.run(["aws-ovs", "check", "--json"]).stdout) == []
     host.run(["sh", "-ec", "ip rule del table 4789; ovs-ofctl del-flows onebr1"])

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
+from ..names import VXLAN_PORT
 from ..overlay import bridges, pipeline, tunnels, upcalls
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
-from ..underlay import eni, kernel, surroundings
+from ..underlay import eni, kernel, routing, surroundings
 from . import node as node_module
 from . import state
 from .node import Node
@@ -144,7 +145,7 @@ def _strangers(node: Node) -> Iterator[Difference]:
                 f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port 4789",
                 f"remove it: ovs-vsctl del-port {row['name']}",
             )
-    for name in kernel.vxlan_devices(surroundings.VXLAN_PORT):
+    for name in routing.vxlan_devices(VXLAN_PORT):
         yield Difference(
             f"VXLAN device {name} of the kernel has the driver's UDP port 4789", f"remove it: ip link del {name}"
         )

@@ -1,5 +1,4 @@
-"""What this node's way into the VPC looks like: the ENI's name, address and MTU, asked of the kernel in
-microseconds."""
+"""Finds this node's way into the VPC: the ENI's name, address, subnet and MTU, asked of the kernel in microseconds."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ class Underlay(NamedTuple):
     mtu: int
 
     def guest_mtu(self, internet_mtu: int, leaves: bool) -> int:
-        """The largest MTU that a guest may use.
+        """Compute the largest MTU that a guest may use.
 
         Args:
             internet_mtu: MTU at the Internet gateway.
@@ -35,7 +34,7 @@ class Underlay(NamedTuple):
 
 
 def find(interface: str) -> Underlay:
-    """The underlay of this node.
+    """Find the underlay of this node.
 
     Args:
         interface: its name, or `auto` for the one of the default route.
@@ -49,21 +48,22 @@ def find(interface: str) -> Underlay:
             address = _ask(control, name, _SIOCGIFADDR)[4:8]
             mask = _ask(control, name, _SIOCGIFNETMASK)[4:8]
             mtu = struct.unpack_from("=i", _ask(control, name, _SIOCGIFMTU))[0]
-        except OSError as bad:
+        except OSError as error:
             raise AwsOvsError(
-                f"the underlay interface {name} has no IPv4 address ({bad.strerror})",
+                f"the underlay interface {name} has no IPv4 address ({error.strerror})",
                 "configure it, or set underlay_interface in aws_ovs.yaml",
             ) from None
-    own, bits = int.from_bytes(address, "big"), int.from_bytes(mask, "big")
-    length = bits.bit_count()
-    return Underlay(name, int_to_ip(own), f"{int_to_ip(own & bits)}/{length}", mtu)
+    own, netmask = int.from_bytes(address, "big"), int.from_bytes(mask, "big")
+    return Underlay(name, int_to_ip(own), f"{int_to_ip(own & netmask)}/{netmask.bit_count()}", mtu)
 
 
 def _ask(control: socket.socket, name: str, request: int) -> bytes:
+    """Ask the kernel for one thing of an interface."""
     return fcntl.ioctl(control.fileno(), request, struct.pack("16s24x", name.encode()[:15]))[16:]
 
 
 def _default_interface() -> str:
+    """Name the interface of the default route with the smallest metric."""
     best: tuple[int, str] | None = None
     with open("/proc/net/route", encoding="ascii") as table:
         for line in table:
@@ -76,9 +76,10 @@ def _default_interface() -> str:
 
 
 def is_local(address: str) -> bool:
-    """True when the kernel of this node has `address` configured on an interface.
+    """Tell whether the kernel of this node has `address` on an interface.
 
-    It is asked by binding to it. Where net.ipv4.ip_nonlocal_bind allows any address that says nothing, and the answer is no.
+    To bind a socket to it is the way to ask. Where net.ipv4.ip_nonlocal_bind is set, that works with any address and says
+    nothing; then the answer is no.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -39,20 +39,21 @@ def _copy(from_offset: int, to_offset: int) -> list[Any]:
     return [genex("payload", load), genex("payload", store)]
 
 
+RULES = ((_NETDEV, INWARD_CHAIN, _copy(_DESTINATION, _SOURCE)), (_IPV4, OUTWARD_CHAIN, _copy(_SOURCE, _DESTINATION)))
+"""Family, chain and rule."""
+
+
 def ensure() -> None:
-    """Fill both repair chains, which `kernel.ruleset` has just created empty.
+    """Fill both repair chains, which `nft.ruleset` has just created empty.
 
     Raises:
         AwsOvsError: the kernel refuses a rule.
     """
-    for family, chain, rule in (
-        (_NETDEV, INWARD_CHAIN, _copy(_DESTINATION, _SOURCE)),
-        (_IPV4, OUTWARD_CHAIN, _copy(_SOURCE, _DESTINATION)),
-    ):
+    for family, chain, rule in RULES:
         try:
             with NFTables(nfgen_family=family) as nft:
                 nft.rule("add", table="aws_ovs", chain=chain, expressions=(rule,))
-        except NetlinkError as bad:
+        except NetlinkError as error:
             raise AwsOvsError(
-                f"the kernel refused the nft rule of chain {chain} ({bad})", "check its nf_tables support"
+                f"the kernel refused the nft rule of chain {chain} ({error})", "check its nf_tables support"
             ) from None

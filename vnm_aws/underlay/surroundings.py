@@ -1,6 +1,6 @@
-"""What else on this machine would take or drop the overlay's packets, each with what to do about it.
+"""Finds what else on this machine would take or drop the overlay's packets, each with what to do about it.
 
-Only what is certain: a check that cries wolf is not read. Everything is read from /proc and nft.
+It reports only what is certain: nobody reads a check that is often wrong. It reads /proc and asks nft.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 
-from .kernel import GATEWAY_PORT
+from ..names import GATEWAY_PORT, VXLAN_PORT
+from . import nft
 
-VXLAN_PORT = 4789
 _NETFILTER = "/proc/sys/net/netfilter"
 _HOOKS = {
     "forward": (GATEWAY_PORT, "iifname {0} accept, and oifname {0} accept"),
@@ -23,22 +22,22 @@ _HOOKS = {
 
 
 def troubles() -> Iterator[tuple[str, str]]:
-    """Each trouble and its remedy."""
+    """Find each trouble and its remedy."""
     yield from _firewalls()
     yield from _listeners()
     yield from _connections()
 
 
 def _firewalls() -> Iterator[tuple[str, str]]:
-    """Chains of others that drop whatever their table does not accept, where it never mentions what we need."""
-    for one in json.loads(_nft("--json", "list", "chains") or '{"nftables": []}')["nftables"]:
-        chain = one.get("chain", {})
+    """Find chains of others that drop whatever their table does not accept, where it never mentions what we need."""
+    for entry in json.loads(nft.show("--json", "list", "chains") or '{"nftables": []}')["nftables"]:
+        chain = entry.get("chain", {})
         hook, table = chain.get("hook"), chain.get("table", "")
         family = chain.get("family")
         if hook not in _HOOKS or chain.get("policy") != "drop" or family not in ("ip", "inet") or table == "aws_ovs":
             continue
         needed, rule = _HOOKS[hook]
-        if needed not in _nft("list", "table", family, table):
+        if needed not in nft.show("list", "table", family, table):
             yield (
                 f"the firewall (nft chain {family} {table} {chain['name']}) drops what it does not accept, and no rule "
                 f"there names {needed}",
@@ -46,12 +45,8 @@ def _firewalls() -> Iterator[tuple[str, str]]:
             )
 
 
-def _nft(*arguments: str) -> str:
-    return subprocess.run(["nft", *arguments], capture_output=True, text=True).stdout
-
-
 def _listeners() -> Iterator[tuple[str, str]]:
-    """Processes that have the tunnels' UDP port; the kernel's own sockets belong to none."""
+    """Find processes that have the tunnels' UDP port; the kernel's own sockets belong to none."""
     sockets = set()
     for path in ("/proc/net/udp", "/proc/net/udp6"):
         with contextlib.suppress(OSError), open(path, encoding="ascii") as table:
@@ -62,11 +57,12 @@ def _listeners() -> Iterator[tuple[str, str]]:
         with contextlib.suppress(OSError):  # it has just ended
             if any(_target(f"/proc/{pid}/fd/{number}") in sockets for number in os.listdir(f"/proc/{pid}/fd")):
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
-                    who = f"process {pid} ({name.read().strip()})"
-                yield f"{who} has UDP port {VXLAN_PORT}, which the tunnels need", f"end it: kill {pid}"
+                    process = f"process {pid} ({name.read().strip()})"
+                yield f"{process} has UDP port {VXLAN_PORT}, which the tunnels need", f"end it: kill {pid}"
 
 
 def _target(link: str) -> str:
+    """Read a symbolic link; empty when it has just gone."""
     try:
         return os.readlink(link)
     except OSError:
@@ -74,13 +70,13 @@ def _target(link: str) -> str:
 
 
 def _connections() -> Iterator[tuple[str, str]]:
-    """The kernel's connection table, which all but the VMs with an Elastic IP of their own need to leave."""
+    """Look how full the connection table is, which all VMs without an Elastic IP of their own need to leave."""
     try:
         with (
-            open(f"{_NETFILTER}/nf_conntrack_count", encoding="ascii") as used,
-            open(f"{_NETFILTER}/nf_conntrack_max", encoding="ascii") as most,
+            open(f"{_NETFILTER}/nf_conntrack_count", encoding="ascii") as count_file,
+            open(f"{_NETFILTER}/nf_conntrack_max", encoding="ascii") as limit_file,
         ):
-            count, limit = int(used.read()), int(most.read())
+            count, limit = int(count_file.read()), int(limit_file.read())
     except (OSError, ValueError):
         return  # the kernel tracks nothing yet
     if count * 10 >= limit * 9:

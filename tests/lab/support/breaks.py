@@ -145,6 +145,21 @@ REPAIRED = {
         "sysctl -qw net.ipv4.conf.aws_gw.rp_filter=1",
         (f"net.ipv4.conf.aws_gw.rp_filter is 1 instead of 2; {RESTORE}",),
     ),
+    "redirects from aws_gw": Break(
+        "sysctl -qw net.ipv4.conf.aws_gw.send_redirects=1",
+        (f"net.ipv4.conf.aws_gw.send_redirects is 1 instead of 0; {RESTORE}",),
+    ),
+    "IPv6 on aws_gw and aws_icmp": Break(
+        "sysctl -qw net.ipv6.conf.aws_gw.disable_ipv6=0; sysctl -qw net.ipv6.conf.aws_icmp.disable_ipv6=0",
+        (
+            f"net.ipv6.conf.aws_gw.disable_ipv6 is 0 instead of 1; {RESTORE}",
+            f"net.ipv6.conf.aws_icmp.disable_ipv6 is 0 instead of 1; {RESTORE}",
+        ),
+    ),
+    "the neighbour for some time only": Break(
+        "ip neigh replace 169.254.87.1 lladdr 02:a5:0e:00:00:01 dev aws_gw nud stale",
+        (f"the neighbour 169.254.87.1 of aws_gw is not there for ever, .*; {RESTORE}",),
+    ),
     "the neighbour deleted": Break(
         "ip neigh del 169.254.87.1 dev aws_gw", (f"the neighbour 169.254.87.1 of aws_gw is not there.*; {RESTORE}",)
     ),
@@ -159,6 +174,19 @@ REPAIRED = {
         "ip route replace 198.18.0.0/15 dev ens5", (f"the route to 198.18.0.0/15 does not lead to aws_gw .*; {RESTORE}",)
     ),
     "the rule deleted": Break("ip rule del table 4789", (f"the policy rules for table 4789 are not one .*; {RESTORE}",)),
+    "the rule with another priority": Break(
+        f"ip rule add iif {ENI} to 10.0.0.0/24 table 4789 priority 100; ip rule del table 4789 priority 4789",
+        (rf"the policy rules for table 4789 are not one .* with priority 4789; {RESTORE}",),
+    ),
+    "the rule with a condition more": Break(
+        f"ip rule add iif {ENI} to 10.0.0.0/24 fwmark 7 table 4789 priority 4789; "
+        f"ip rule del iif {ENI} to 10.0.0.0/24 fwmark 0 table 4789 priority 4789",
+        (f"the policy rules for table 4789 are not one .*; {RESTORE}",),
+    ),
+    "the rule twice": Break(
+        f"ip rule add iif {ENI} to 10.0.0.0/24 table 4789 priority 100",
+        (f"the policy rules for table 4789 are not one .*; {RESTORE}",),
+    ),
     "a rule too many": Break(
         "ip rule add iif ens5 to 10.9.9.0/24 table 4789",
         (f"the policy rules for table 4789 are not one .*; {RESTORE}",),

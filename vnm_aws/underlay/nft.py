@@ -1,0 +1,112 @@
+"""The node's nft tables, as one item of the kernel's state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import NamedTuple
+
+from .. import files, processes
+from ..errors import AwsOvsError
+from ..lock import RUN
+from ..names import GATEWAY_PORT, REPAIR_PORT, VXLAN_PORT
+from . import repair
+from .eni import Underlay
+
+_LOADED = f"{RUN}/nft"
+"""What the tables were made of, and how nft showed them when they had just been loaded: not as they were written."""
+
+
+class Tables(NamedTuple):
+    """Our two tables with all that is in them."""
+
+    ruleset: str
+
+    def difference(self) -> str:
+        try:
+            with open(_LOADED, encoding="utf-8") as file:
+                loaded = file.read()
+        except OSError:
+            loaded = ""
+        is_right = loaded == self._made_of() + _listing()
+        return "" if is_right else "the nft tables aws_ovs are not as the driver has loaded them"
+
+    def _made_of(self) -> str:
+        return f"{self.ruleset}{repair.RULES}\n"
+
+    def repair(self) -> None:
+        _load(self.ruleset)
+        repair.ensure()
+        listing = _listing()
+        if listing.count("table ") != 2:
+            raise AwsOvsError(
+                "nft does not show the tables aws_ovs that it has just loaded", "run 'aws-ovs restore' again"
+            )
+        files.replace(_LOADED, self._made_of() + listing)
+
+
+def show(*arguments: str) -> str:
+    """Ask nft; the answer is empty when it has none."""
+    return subprocess.run(["nft", *arguments], capture_output=True, text=True).stdout
+
+
+def _listing() -> str:
+    """Show our tables as the kernel has them, without counters."""
+    return "".join(show("--stateless", "list", "table", family, "aws_ovs") for family in ("ip", "netdev"))
+
+
+def ruleset(underlay: Underlay, transit: str) -> str:
+    """Write the node's nft tables. The first two lines of each make loading them a replacement."""
+    eni = underlay.interface
+    return f"""
+table ip aws_ovs
+delete table ip aws_ovs
+table ip aws_ovs {{
+  # Bound to a VM's quoted packet: see vnm_aws/underlay/repair.py, which fills it.
+  chain {repair.OUTWARD_CHAIN} {{ }}
+  chain prerouting_raw {{
+    type filter hook prerouting priority raw; policy accept;
+    udp dport {VXLAN_PORT} notrack
+    iifname "{GATEWAY_PORT}" icmp type {{ 3, 11, 12 }} ip frag-off & 0x1fff == 0 jump {repair.OUTWARD_CHAIN}
+    iifname "{GATEWAY_PORT}" ip saddr != {transit} notrack
+    iifname "{eni}" fib daddr type != local notrack
+  }}
+  chain output_raw {{
+    type filter hook output priority raw; policy accept;
+    udp dport {VXLAN_PORT} notrack
+  }}
+  chain input_filter {{
+    type filter hook input priority filter; policy accept;
+    iifname "{GATEWAY_PORT}" counter drop comment "guests never talk to the node itself"
+  }}
+  chain forward_filter {{
+    type filter hook forward priority filter; policy accept;
+    iifname "{GATEWAY_PORT}" oifname != "{eni}" counter drop comment "guests leave by the ENI only"
+  }}
+  chain postrouting_nat {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {transit} oifname "{eni}" snat to {underlay.address}
+  }}
+}}
+table netdev aws_ovs
+delete table netdev aws_ovs
+table netdev aws_ovs {{
+  chain {repair.INWARD_CHAIN} {{ }}
+  chain ingress {{
+    type filter hook ingress device "{REPAIR_PORT}" priority filter; policy drop;
+    meta protocol ip jump {repair.INWARD_CHAIN}
+    meta protocol ip fwd to "{REPAIR_PORT}"
+  }}
+}}
+"""
+
+
+def _load(text: str) -> None:
+    try:
+        error = processes.finish(processes.start(["nft", "-f", "-"], text))
+    except OSError as cause:
+        error = os.strerror(cause.errno or 0)
+    if error:
+        raise AwsOvsError(
+            f"nft refused the node's rules ({error})", "check that nftables is installed and the kernel has it"
+        )
