@@ -11,7 +11,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from . import __version__, files
+from . import __version__, files, mtu
 from .addresses import Network, device_name, mac
 from .errors import AwsOvsError
 
@@ -32,7 +32,11 @@ class Config(NamedTuple):
     lock_timeout: int = 60
 
 
-_RANGES = {"internet_mtu": (576, 9001), "vni_base": (0, 16_000_000), "lock_timeout": (1, 3600)}
+_RANGES = {
+    "internet_mtu": (mtu.LEAST + mtu.VXLAN_OVERHEAD, mtu.VPC),  # guests must be left what the driver asks of them
+    "vni_base": (0, 16_000_000),
+    "lock_timeout": (1, 3600),
+}
 
 
 def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int, int]], path: str) -> dict[str, Any]:

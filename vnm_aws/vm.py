@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lxml import etree
 
-from . import addresses
+from . import addresses, mtu
 from .errors import AwsOvsError
 
 DRIVER = "aws_ovs"
@@ -258,9 +258,9 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
         raise AwsOvsError(
             f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM", "use an IP4 address range"
         )
-    mtus = [number for number in (_mtu(fields.text("MTU"), fields.what("MTU")),) if number]
-    guest_mtu = _mtu(guest_mtus.get(fields.text("NIC_ID"), ""), f"{fields.name}: GUEST_MTU")
-    mtus += [guest_mtu] if guest_mtu else []
+    of_guest = guest_mtus.get(fields.text("NIC_ID"), "")
+    texts = ((fields.text("MTU"), fields.what("MTU")), (of_guest, f"{fields.name}: GUEST_MTU"))
+    mtus = [mtu.parse(text, what) for text, what in texts if text]
     return Nic(
         nic_id=fields.number("NIC_ID", 0, 65535),
         target=addresses.device_name(fields.text("TARGET"), fields.what("TARGET")),
@@ -284,10 +284,6 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
         attach=fields.enabled("ATTACH", False),
         aliases=tuple(_alias(alias, ip) for alias in aliases),
     )
-
-
-def _mtu(text: str, what: str) -> int | None:
-    return addresses.number(text, what, 576, 65535) if text else None
 
 
 def _alias(fields: _Fields, parent_ip: str | None) -> Alias:

@@ -198,6 +198,8 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"GUEST_MTU": "1500", "GATEWAY": "192.168.0.1"}, "GUEST_MTU 1500 does not fit: 1450 is left"),
     ({"MTU": "8952"}, "MTU 8952 does not fit: 8951 is left"),
     ({"MTU": "big"}, "MTU 'big' is not a number"),
+    ({"MTU": "500"}, "MTU '500' is not a number from 576 to 65535"),
+    ({"AR": _range("192.168.0.9", GUEST_MTU="575")}, "GUEST_MTU '575' is not a number from 576 to 65535"),
     ({"MTU": "1500", "AR": _range("192.168.0.9", GATEWAY="192.168.0.1")}, "MTU 1500 does not fit: 1450 is left"),
     ({"AR": _range("192.168.0.9", GUEST_MTU="9000")}, "GUEST_MTU 9000 does not fit: 8951 is left"),
     ({**SUBNET, "NETWORK_MASK": "255.0.255.0"}, "'255.0.255.0' is not a network mask"),
@@ -360,6 +362,12 @@ def test_check_says_every_thing_that_is_wrong(cloud: Cloud) -> None:
     assert [line["STATUS"] for line in json.loads(cloud.oneaws("vnet", "check", "--json", "0", code=1).stdout)] == [
         "problem"
     ]
+
+
+def test_check_names_an_mtu_that_no_vm_would_start_with(cloud: Cloud) -> None:
+    cloud.add_network("blue", MTU="500")
+    done = cloud.oneaws("vnet", "check", code=1)
+    assert "network blue: MTU '500' is not a number from 576 to 65535; correct it in the template" in done.stderr
 
 
 def test_check_of_a_network_that_is_not_there_or_not_ours(cloud: Cloud) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
-from .. import addresses
+from .. import addresses, mtu
 from ..addresses import Network as Prefix
 from ..addresses import int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..errors import AwsOvsError
 from ..overlay.bridges import RESERVED
-from ..underlay.eni import VXLAN_OVERHEAD
 from ..vm import MAX_VNI
 from .attributes import EXTERNAL_IP, POOL, PRIVATE_IP
 from .free_addresses import prefix_of
@@ -20,9 +19,6 @@ from .tags import TagFilter
 
 _VNI_STEP = 1 << 20
 """More than there are network IDs: a VNI that a network may choose for itself is no other network's, modulo this."""
-
-_JUMBO = 9001
-"""The greatest MTU inside a VPC, which the network MTU documentation of EC2 gives."""
 
 
 def problems(network: Network, networks: Iterable[Network], config: Config) -> list[AwsOvsError]:
@@ -150,18 +146,18 @@ def choose_vni(network: Network, networks: Iterable[Network], config: Config) ->
 
 
 def greatest_mtu(network: Network, config: Config) -> int:
-    """The largest MTU of guests: in a network with a gateway that of the way to the Internet, else that of the VPC."""
+    """Compute the largest MTU of guests: in a network with a gateway that of the way to the Internet, else that of the VPC."""
     leaves = any(values.get("GATEWAY") for values in (network.template, *_each(network)))
-    return (config.internet_mtu if leaves else _JUMBO) - VXLAN_OVERHEAD
+    return mtu.for_guests(mtu.VPC, config.internet_mtu, leaves)
 
 
 def _mtu(network: Network, config: Config) -> None:
     fits = greatest_mtu(network, config)
     for values in (network.template, *_each(network)):
         for key in ("MTU", "GUEST_MTU"):
-            if values.get(key) and addresses.number(values[key], key, 68, 65535) > fits:
+            if values.get(key) and mtu.parse(values[key], key) > fits:
                 raise AwsOvsError(
-                    f"{key} {values[key]} does not fit: {fits} is left for guests after {VXLAN_OVERHEAD} bytes of VXLAN",
+                    f"{key} {values[key]} does not fit: {fits} is left for guests after {mtu.VXLAN_OVERHEAD} bytes of VXLAN",
                     f"set it to {fits} or less",
                 )
 

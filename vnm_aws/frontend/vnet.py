@@ -10,10 +10,10 @@ import os
 import sys
 import traceback
 
+from .. import mtu
 from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, log
 from ..lock import held
-from ..underlay.eni import VXLAN_OVERHEAD
 from . import objects, settings, validation
 from .attributes import ALLOCATION_ID, PRIVATE_IP
 from .free_addresses import Chooser
@@ -72,12 +72,12 @@ def create(world: World, network: Network) -> str:
     values = {}
     if not network.vlan_id:
         values["VLAN_ID"] = str(validation.choose_vni(network, world.networks, world.driver))
-    mtu = (
+    guest_mtu = (
         network.template.get("GUEST_MTU")
         or network.template.get("MTU")
-        or str(world.driver.internet_mtu - VXLAN_OVERHEAD)
+        or str(mtu.for_guests(mtu.VPC, world.driver.internet_mtu, leaves=True))  # it may get a gateway later
     )
-    values |= {key: mtu for key in ("MTU", "GUEST_MTU") if not network.template.get(key)}
+    values |= {key: guest_mtu for key in ("MTU", "GUEST_MTU") if not network.template.get(key)}
     lines = [template(values)]
     if is_pool(network):
         lines += [range_template(values) for values in _ranges(world, network)]

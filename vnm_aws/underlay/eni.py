@@ -7,12 +7,11 @@ import socket
 import struct
 from typing import NamedTuple
 
+from .. import mtu
 from ..addresses import int_to_ip
 from ..errors import AwsOvsError
 
 _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFMTU = 0x8915, 0x891B, 0x8921
-VXLAN_OVERHEAD = 50
-"""Bytes that VXLAN over IPv4 adds to a guest's packet."""
 
 
 class Underlay(NamedTuple):
@@ -30,7 +29,7 @@ class Underlay(NamedTuple):
             internet_mtu: MTU at the Internet gateway.
             leaves: the network has a gateway, so that packets can leave to the Internet.
         """
-        return (min(self.mtu, internet_mtu) if leaves else self.mtu) - VXLAN_OVERHEAD
+        return mtu.for_guests(self.mtu, internet_mtu, leaves)
 
 
 def find(interface: str) -> Underlay:
@@ -47,14 +46,14 @@ def find(interface: str) -> Underlay:
         try:
             address = _ask(control, name, _SIOCGIFADDR)[4:8]
             mask = _ask(control, name, _SIOCGIFNETMASK)[4:8]
-            mtu = struct.unpack_from("=i", _ask(control, name, _SIOCGIFMTU))[0]
+            link_mtu = struct.unpack_from("=i", _ask(control, name, _SIOCGIFMTU))[0]
         except OSError as error:
             raise AwsOvsError(
                 f"the underlay interface {name} has no IPv4 address ({error.strerror})",
                 "configure it, or set underlay_interface in aws_ovs.yaml",
             ) from None
     own, netmask = int.from_bytes(address, "big"), int.from_bytes(mask, "big")
-    return Underlay(name, int_to_ip(own), f"{int_to_ip(own & netmask)}/{netmask.bit_count()}", mtu)
+    return Underlay(name, int_to_ip(own), f"{int_to_ip(own & netmask)}/{netmask.bit_count()}", link_mtu)
 
 
 def _ask(control: socket.socket, name: str, request: int) -> bytes:
