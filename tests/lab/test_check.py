@@ -18,6 +18,8 @@ from tests.world.recording import load
 
 DEPLOY = load("deploy")
 DOCUMENT = DEPLOY.steps[-1].xml or b""
+_MARKER_ONLY = ("another MTU of the ENI", "another configuration")
+"""What makes `restore` build everything anew, though nothing else differs yet."""
 OK = "ok: everything on this node is as it should be"
 
 _is_clean: set[Lab] = set()
@@ -81,7 +83,9 @@ def test_what_is_broken_is_named_and_the_remedy_repairs_it(lab: Lab, host: Host,
     host.run(["sh", "-ec", case.do])
     wrong = lab.dump("h1")
     assert_says(host, case.says, case.maybe)
-    assert lab.dump("h1") == wrong, "the check has changed something"
+    announced = host.run(["aws-ovs", "restore", "--dry-run"], check=False).stdout
+    assert lab.dump("h1") == wrong, "the check or the dry run has changed something"
+    assert announced or what in ADVISED or what in _MARKER_ONLY
     if case.repair:
         host.run(["sh", "-ec", case.repair])
     else:
@@ -105,6 +109,27 @@ sleep 0.3
 kill $nft $ip
 grep -h -e aws_ovs -e 4789 -e 198.18 /root/nft /root/ip || true
 """
+
+
+def announced_by_restore(host: Host) -> list[str]:
+    """The lines that a dry run prints."""
+    return host.run(["aws-ovs", "restore", "--dry-run"]).stdout.splitlines()
+
+
+def test_a_dry_run_of_restore_prints_the_differences_and_nothing_else(lab: Lab, host: Host) -> None:
+    assert announced_by_restore(host) == []
+    host.run(["sh", "-ec", f"ip rule del table 4789; {REPAIRED['a flow deleted'].do}"])
+    rule, flow = announced_by_restore(host)
+    assert re.fullmatch("kernel the policy rules for table 4789 are not one for .*", rule)
+    assert re.fullmatch(r"aws_ovs \+table=12,? .*nw_dst=10.0.0.41 .*", flow)
+    host.run(["ovs-vsctl", "del-port", "vx-0a00000c"])
+    *changes, rule, hint = announced_by_restore(host)
+    assert changes[0] == "# the tunnel to h2 (10.0.0.12) is missing"
+    assert [line.split()[0] for line in changes[1:]] == ["ovsdb"] * (len(changes) - 1)
+    assert hint.startswith("# what flows should be is known when")
+    host.run(["aws-ovs", "restore"])
+    assert announced_by_restore(host) == []
+    wait_until_clean(lab, host)
 
 
 def changes_of_the_kernel(host: Host, command: str) -> str:

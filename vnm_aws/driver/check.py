@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
 from ..names import VXLAN_PORT
-from ..overlay import bridges, pipeline, tunnels, upcalls
+from ..overlay import bridges, comparison, pipeline, tunnels, upcalls
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
 from ..underlay import eni, kernel, routing, surroundings
@@ -25,8 +23,6 @@ _SEND = (
     "let OpenNebula send the VM again: 'onesecgroup commit' with a security group of one of its NICs, or power it off "
     "and resume it"
 )
-_LEARNED = (f"table={pipeline.LEARNED} ", f"cookie={pipeline.NODE_COOKIE | 1:#x} ")
-"""What a flow has that the pipeline itself adds when it learns where a MAC is."""
 _OURS = ("guest", "node", "patch", "tunnel")
 
 
@@ -235,31 +231,16 @@ def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference
 
 def _flows(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     """Flows that are missing, changed, or nobody's."""
-    for bridge, lines in node.all_flows(ports).items():
-        wanted = [line.removeprefix("flow add ") for line in lines if line.startswith("flow add ")]
+    for bridge, bundle in node.all_flows(ports).items():
         examples: dict[tuple[str, str], str] = {}
         kinds: Counter[tuple[str, str]] = Counter()
-        for line in _diff(bridge, wanted):
+        for line in comparison.compare(bridge, bundle):
             kind = ("missing" if line.startswith("+") else "there without reason", _owner(line))
             kinds[kind] += 1
             examples.setdefault(kind, line[1:].strip())
         for (how, whose), count in sorted(kinds.items()):
             flows, are = (f"{count} flows", "are") if count > 1 else ("a flow", "is")
             yield Difference(f"{flows}{whose} on bridge {bridge} {are} {how}: {examples[how, whose][:200]}")
-
-
-def _diff(bridge: str, wanted: list[str]) -> list[str]:
-    """Lines of `ovs-ofctl diff-flows`: + for what is missing on the bridge, - for what should not be there."""
-    switch = f"unix:/run/openvswitch/{bridge}.mgmt"  # a bare name could be a file here
-    with tempfile.NamedTemporaryFile("w", suffix=".flows") as file:
-        file.write("\n".join(wanted) + "\n")
-        file.flush()
-        argv = ["ovs-ofctl", "--timeout=30", "diff-flows", switch, file.name]
-        done = subprocess.run(argv, capture_output=True, text=True)
-    if done.returncode not in (0, 2):
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise AwsOvsError(f"ovs-ofctl cannot compare the flows of bridge {bridge} ({why})", "see 'ovs-vsctl show'")
-    return [line for line in done.stdout.splitlines() if not (line[1:].startswith(_LEARNED[0]) and _LEARNED[1] in line)]
 
 
 def _owner(line: str) -> str:

@@ -114,7 +114,9 @@ class Node:
         if made_for["ovs-vswitchd"] == NOT_RUNNING:
             raise AwsOvsError("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")
         if self.dry_run:
-            self._build()
+            from . import preview
+
+            preview.run(self)
             return
         try:
             # One that has just started still shows the port numbers of the one before it.
@@ -128,11 +130,10 @@ class Node:
         ports = state.everything()
         for plan in self.plans(ports):
             self.commit(plan)
-        if not self.dry_run:
-            from ..underlay import kernel  # costs 170 ms
+        from ..underlay import kernel  # costs 170 ms
 
-            settings = self.config
-            kernel.ensure(self.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
+        settings = self.config
+        kernel.ensure(self.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
         self.flow(self.all_flows(ports))
 
     def plans(self, ports: list[GuestPort]) -> Iterator[bridges.Plan]:
@@ -148,8 +149,6 @@ class Node:
         """All flows of the driver's bridges, for ports that are plugged in; they replace what is there."""
         observed = self.observe()
         numbers = {row.name: row.ofport for row in bridges.rows(self.db.transact([bridges.select_role("node")])[0])}
-        if self.dry_run and not numbers:
-            return {}
         settings = self.config
         overlay = ["flow delete"]
         overlay += pipeline.node(

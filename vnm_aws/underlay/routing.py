@@ -62,7 +62,7 @@ class Neighbour(NamedTuple):
         ):
             return ""
         return (
-            f"the neighbour {self.address} of {self.link} is not there for ever, "
+            f"the neighbour {self.address} of {self.link} is not there, not permanent, "
             f"or has not the gateway's MAC {self.mac}"
         )
 

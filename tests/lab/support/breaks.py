@@ -158,7 +158,7 @@ REPAIRED = {
     ),
     "the neighbour for some time only": Break(
         "ip neigh replace 169.254.87.1 lladdr 02:a5:0e:00:00:01 dev aws_gw nud stale",
-        (f"the neighbour 169.254.87.1 of aws_gw is not there for ever, .*; {RESTORE}",),
+        (f"the neighbour 169.254.87.1 of aws_gw is not there, not permanent, .*; {RESTORE}",),
     ),
     "the neighbour deleted": Break(
         "ip neigh del 169.254.87.1 dev aws_gw", (f"the neighbour 169.254.87.1 of aws_gw is not there.*; {RESTORE}",)
