@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+OVERLAY = "aws_ovs"
+"""The overlay bridge, which has the tunnels."""
 GATEWAY_PORT = "aws_gw"
 """The overlay bridge's port to the node's kernel: the way between VMs and the ENI."""
 REPAIR_PORT = "aws_icmp"

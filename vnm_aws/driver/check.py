@@ -106,7 +106,7 @@ def _peers(node: Node) -> Iterator[Difference]:
         else:
             yield Difference(
                 f"the tunnel to {peer.name} ({peer.vtep}) is {tunnel.state}",
-                f"look whether {peer.name} runs and has this node as a peer, and allow UDP 4789 among the hosts",
+                f"look whether {peer.name} runs and has this node as a peer, and allow UDP {VXLAN_PORT} among the hosts",
             )
 
 
@@ -133,17 +133,17 @@ def _short(value: Any) -> str:
 
 def _strangers(node: Node) -> Iterator[Difference]:
     """Other VXLAN ports, which take the tunnels' packets."""
-    columns = ["name", "options", "external_ids"]
+    columns, udp = ["name", "options", "external_ids"], str(VXLAN_PORT)
     for row in node.db.transact([select("Interface", [["type", "==", "vxlan"]], columns)])[0]:
         ours = as_dict(row["external_ids"]).get(bridges.ROLE) == "tunnel"
-        if not ours and as_dict(row["options"]).get("dst_port", "4789") == "4789":
+        if not ours and as_dict(row["options"]).get("dst_port", udp) == udp:
             yield Difference(
-                f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port 4789",
+                f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port {udp}",
                 f"remove it: ovs-vsctl del-port {row['name']}",
             )
     for name in routing.vxlan_devices(VXLAN_PORT):
         yield Difference(
-            f"VXLAN device {name} of the kernel has the driver's UDP port 4789", f"remove it: ip link del {name}"
+            f"VXLAN device {name} of the kernel has the driver's UDP port {udp}", f"remove it: ip link del {name}"
         )
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
+from ..names import GATEWAY_PORT as GATEWAY_PORT
+from ..names import OVERLAY as OVERLAY
+from ..names import REPAIR_PORT as REPAIR_PORT
 from .guest_port import GuestPort
 from .ovsdb import Operation, Ovsdb, as_dict, as_list, ids_include, ovs_map, ovs_set, replace_ids, select
 from .pipeline import NODE_MAC
 
-OVERLAY = "aws_ovs"
-GATEWAY_PORT = "aws_gw"
-REPAIR_PORT = "aws_icmp"
 RESERVED = (OVERLAY, GATEWAY_PORT, REPAIR_PORT)
 ROLE = "aws_ovs"
 """The key of external_ids that marks what the driver owns: overlay, vnet, node, patch, tunnel or guest."""

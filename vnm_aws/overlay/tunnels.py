@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..addresses import ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
+from ..names import VXLAN_PORT
 from .bridges import OVERLAY, ROLE, Plan, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, ovs_set, select
 
@@ -135,7 +136,7 @@ def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Plan:
 
 
 def _interface(peer: Peer, local_ip: str) -> dict[str, Any]:
-    options = {"remote_ip": peer.vtep, "local_ip": local_ip, "key": "flow", "dst_port": "4789"}
+    options = {"remote_ip": peer.vtep, "local_ip": local_ip, "key": "flow", "dst_port": str(VXLAN_PORT)}
     ids = {ROLE: "tunnel", "aws_ovs-peer": peer.name}
     return {"type": "vxlan", "options": ovs_map(options), "bfd": ovs_map(_BFD), "external_ids": ovs_map(ids)}
 
