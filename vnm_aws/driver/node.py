@@ -11,7 +11,7 @@ from ..addresses import Network
 from ..errors import AwsOvsError
 from ..lock import RUN
 from ..overlay import bridges, openflow, pipeline, tunnels, upcalls
-from ..overlay.bridges import OVERLAY, Row
+from ..overlay.bridges import OVERLAY, Interface
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
 from ..underlay import eni
@@ -25,8 +25,8 @@ _VSWITCHD_PID = "/run/openvswitch/ovs-vswitchd.pid"
 class Observed(NamedTuple):
     """What Open vSwitch has of ours."""
 
-    guests: list[Row]
-    patches: list[Row]
+    guests: list[Interface]
+    patches: list[Interface]
 
     def patch(self, bridge: str, vni: int, far: bool = False) -> int:
         """Port number of the patch port of a network, on its bridge or at the far end; 0 when it is not there."""
@@ -66,17 +66,17 @@ class Node:
     def observe(self) -> Observed:
         """Read our guest and patch ports."""
         guests, patches = self.db.transact([bridges.select_role("guest"), bridges.select_role("patch")])
-        return Observed(bridges.rows(guests), bridges.rows(patches))
+        return Observed(bridges.as_interfaces(guests), bridges.as_interfaces(patches))
 
-    def commit(self, plan: bridges.Plan) -> None:
-        """Carry out a plan and wait for ovs-vswitchd; a dry run prints it."""
+    def commit(self, changes: bridges.Transaction) -> None:
+        """Carry out a transaction and wait for ovs-vswitchd; a dry run prints it."""
         if self.dry_run:
-            for reason in plan.reasons:
+            for reason in changes.reasons:
                 print("#", reason)
-            for operation in plan.operations:
+            for operation in changes.operations:
                 print("ovsdb", json.dumps(operation))
         else:
-            self.db.commit(plan.operations)
+            self.db.commit(changes.operations)
 
     def flow(self, bundles: openflow.Bundles) -> None:
         """Change flows; a dry run prints them."""
@@ -128,15 +128,15 @@ class Node:
 
     def _build(self) -> None:
         ports = state.everything()
-        for plan in self.plans(ports):
-            self.commit(plan)
+        for changes in self.plans(ports):
+            self.commit(changes)
         from ..underlay import kernel  # costs 170 ms
 
         settings = self.config
         kernel.ensure(self.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
         self.flow(self.all_flows(ports))
 
-    def plans(self, ports: list[GuestPort]) -> Iterator[bridges.Plan]:
+    def plans(self, ports: list[GuestPort]) -> Iterator[bridges.Transaction]:
         """What makes bridges, patch ports and tunnels those that the peers and these ports need, one after the other."""
         yield bridges.plan_overlay(self.db, self.config.datapath_type, self.config.internet_mtu)
         if ports:
@@ -148,7 +148,9 @@ class Node:
     def all_flows(self, ports: list[GuestPort]) -> openflow.Bundles:
         """All flows of the driver's bridges, for ports that are plugged in; they replace what is there."""
         observed = self.observe()
-        numbers = {row.name: row.ofport for row in bridges.rows(self.db.transact([bridges.select_role("node")])[0])}
+        numbers = {
+            row.name: row.ofport for row in bridges.as_interfaces(self.db.transact([bridges.select_role("node")])[0])
+        }
         settings = self.config
         overlay = ["flow delete"]
         overlay += pipeline.node(

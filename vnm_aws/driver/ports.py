@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..errors import AwsOvsError
 from ..overlay import openflow, pipeline
-from ..overlay.bridges import GUEST_KEYS, OVERLAY, PORT_COLUMNS, Row, guest_ids, rows
+from ..overlay.bridges import GUEST_KEYS, OVERLAY, PORT_COLUMNS, Interface, as_interfaces, guest_ids
 from ..overlay.guest_port import GuestPort, plan
 from ..overlay.ovsdb import Operation, replace_ids, select
 from ..underlay import eni
@@ -60,7 +60,7 @@ def plan_ports(node: Node, observed: Observed, vm: Vm, nics: Iterable[Nic]) -> l
     return planned
 
 
-def _refuse_conflict(claim: str, taken: dict[str, Row]) -> None:
+def _refuse_conflict(claim: str, taken: dict[str, Interface]) -> None:
     """A claim is taken when another VM has the same, or the same private address with overlapping ports."""
     other = taken.get(claim)
     address, _, ports = claim.partition(":")
@@ -153,10 +153,10 @@ def _move(
     else:
         state.save(vm_id, after)
     *replies, existing = node.db.transact(operations)
-    interfaces = [row for reply in replies if isinstance(reply, list) for row in rows(reply)]
+    interfaces = [row for reply in replies if isinstance(reply, list) for row in as_interfaces(reply)]
     numbers = {row.name: row.ofport for row in interfaces if row.ofport}
     guests = [row for row in observed.guests if row.name not in names]
-    guests += [Row(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
+    guests += [Interface(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
     now = Observed(guests, observed.patches)
     bundles: openflow.Bundles = {bridge: [] for bridge in [OVERLAY, *(port.bridge for port in [*old, *new])]}
     for lines in bundles.values():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..addresses import ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
 from ..names import VXLAN_PORT
-from .bridges import OVERLAY, ROLE, Plan, select_role
+from .bridges import OVERLAY, ROLE, Transaction, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, ovs_set, select
 
 PEERS = "/var/lib/aws_ovs/peers.json"
@@ -28,7 +28,7 @@ class Peer(NamedTuple):
 
 
 def parse(text: bytes) -> list[Peer]:
-    """The peers in a document like `{"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}`.
+    """Read the peers in a document like `{"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}`.
 
     Raises:
         AwsOvsError: it is not such a document, or names an endpoint twice.
@@ -57,7 +57,7 @@ def parse(text: bytes) -> list[Peer]:
 
 
 def load(path: str = PEERS) -> list[Peer]:
-    """The stored peer list; empty when none was ever sent."""
+    """Load the stored peer list; empty when none was ever sent."""
     try:
         with open(path, "rb") as file:
             return parse(file.read(SIZE_LIMIT + 1))
@@ -66,7 +66,7 @@ def load(path: str = PEERS) -> list[Peer]:
 
 
 def digest(peers: list[Peer]) -> str:
-    """Twelve characters that are the same wherever the peers are the same, in whatever order."""
+    """Compute twelve characters that are the same wherever the peers are the same, in whatever order."""
     import hashlib  # costs 3 ms, and a VM's start needs none
 
     lines = sorted(f"{peer.name} {peer.vtep}" for peer in peers)
@@ -88,16 +88,16 @@ MISSING = Tunnel("missing", "", 0, 0, 0, 0)
 
 
 def observe(db: Ovsdb) -> dict[str, Tunnel]:
-    """The tunnels that there are, by the names of their peers."""
+    """Read the tunnels that there are, by the names of their peers."""
     columns = ["ofport", "external_ids", "bfd_status", "statistics", "error"]
-    found = db.transact([{**select_role("tunnel"), "columns": columns}])[0]
-    return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in found}
+    (rows,) = db.transact([{**select_role("tunnel"), "columns": columns}])
+    return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in rows}
 
 
 def numbers(db: Ovsdb) -> list[int]:
-    """The port numbers of the tunnels that ovs-vswitchd has taken."""
-    found = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])[0]
-    return [row["ofport"] for row in found if isinstance(row["ofport"], int) and row["ofport"] > 0]
+    """Read the port numbers of the tunnels that ovs-vswitchd has taken."""
+    (rows,) = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])
+    return [row["ofport"] for row in rows if isinstance(row["ofport"], int) and row["ofport"] > 0]
 
 
 def _tunnel(row: dict[str, Any]) -> Tunnel:
@@ -114,12 +114,12 @@ def _name(vtep: str) -> str:
     return f"vx-{ip_to_int(vtep):08x}"
 
 
-def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Plan:
-    """What makes the tunnels those of `peers`; the one whose endpoint is `local_ip` is this node itself."""
+def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Transaction:
+    """Plan the changes that leave exactly one tunnel per peer; the peer at `local_ip` is this node itself."""
     query = {**select_role("tunnel"), "columns": ["name", *_COLUMNS]}
     there = {row["name"]: row for row in db.transact([query])[0]}
     wanted = {_name(peer.vtep): peer for peer in peers if peer.vtep != local_ip}
-    changes = Plan()
+    changes = Transaction()
     for name, peer in wanted.items():
         row = _interface(peer, local_ip)
         if name not in there:
@@ -141,7 +141,7 @@ def _interface(peer: Peer, local_ip: str) -> dict[str, Any]:
     return {"type": "vxlan", "options": ovs_map(options), "bfd": ovs_map(_BFD), "external_ids": ovs_map(ids)}
 
 
-def _remove(db: Ovsdb, changes: Plan, names: list[str]) -> None:
+def _remove(db: Ovsdb, changes: Transaction, names: list[str]) -> None:
     ports = db.transact([select("Port", [["name", "==", name]], ["_uuid"]) for name in names])
     gone = [reply[0]["_uuid"] for reply in ports if reply]
     if gone:
