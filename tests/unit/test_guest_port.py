@@ -52,7 +52,7 @@ def test_a_private_ip_shared_by_ports_leads_to_a_transit_address() -> None:
     shared = ports(recorded("deploy-ports", "03-post.xml"))[0]
     assert shared.mappings == (Mapping("192.168.0.120", "198.18.0.1"),)
     assert shared.shared == (SharedAddress("10.0.0.45", "198.18.0.1", PortRange(9001, 1, 10)),)
-    assert "10.0.0.45:9001-9010" in shared.claims
+    assert "10.0.0.45:9001-9010" in map(str, shared.claims)
 
 
 def test_a_network_without_gateway_leads_nowhere() -> None:

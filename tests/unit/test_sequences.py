@@ -164,7 +164,7 @@ def check_claims(node: ModelNode, ports: list[GuestPort]) -> None:
     claims = {
         name: ids["aws_ovs-claims"] for name, (_, ids) in node.database.interfaces().items() if "aws_ovs-claims" in ids
     }
-    assert claims == {port.name: " ".join(port.claims) for port in ports}
+    assert claims == {port.name: " ".join(map(str, port.claims)) for port in ports}
 
 
 def check_flows(node: ModelNode, ports: list[GuestPort]) -> None:

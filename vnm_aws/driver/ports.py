@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ..errors import AwsOvsError
 from ..overlay import openflow, pipeline
 from ..overlay.bridges import GUEST_KEYS, OVERLAY, PORT_COLUMNS, Interface, as_interfaces, guest_ids
-from ..overlay.guest_port import GuestPort, plan
+from ..overlay.guest_port import Claim, GuestPort, plan
 from ..overlay.ovsdb import Operation, replace_ids, select
 from ..underlay import eni
 from ..vm import Nic, Vm
@@ -38,11 +38,10 @@ def plan_ports(node: Node, observed: Observed, vm: Vm, nics: Iterable[Nic]) -> l
     Raises:
         AwsOvsError: an address is taken, or is the node's own.
     """
-    others = [row for row in observed.guests if not row.ids.get("aws_ovs-port", "").startswith(f"{vm.vm_id}/")]
-    taken = {claim: row for row in others for claim in row.ids.get("aws_ovs-claims", "").split()}
+    taken = _taken(observed, vm.vm_id)
     planned: list[GuestPort] = []
     mine = {port.nic_id: port for port in state.load(vm.vm_id)}
-    used = {claim for claim in taken if "/" not in claim and ":" not in claim}
+    used = {claim.address for claim, _ in taken if claim.vni is None and claim.ports is None}
     own = {mapping.outside for port in mine.values() for mapping in port.mappings}
     for nic in nics:
         kept = dict(mine[nic.nic_id].mappings) if nic.nic_id in mine else {}
@@ -60,29 +59,24 @@ def plan_ports(node: Node, observed: Observed, vm: Vm, nics: Iterable[Nic]) -> l
     return planned
 
 
-def _refuse_conflict(claim: str, taken: dict[str, Interface]) -> None:
-    """A claim is taken when another VM has the same, or the same private address with overlapping ports."""
-    other = taken.get(claim)
-    address, _, ports = claim.partition(":")
-    if other is None and "/" not in claim:
-        for theirs, row in taken.items():
-            host, _, span = theirs.partition(":")
-            if host == address and "/" not in theirs and _overlap(ports, span):
-                other = row
-    if other is not None:
-        what = claim.partition("/")[2] or claim
-        raise AwsOvsError(
-            f"{what} is in use on this node by VM {other.ids['aws_ovs-port'].partition('/')[0]} (port {other.name})",
-            "give one of the two VMs another lease",
-        )
+def _taken(observed: Observed, vm_id: int) -> list[tuple[Claim, Interface]]:
+    """List what the ports of other VMs claim."""
+    return [
+        (Claim.parse(text), guest)
+        for guest in observed.guests
+        if not guest.ids.get("aws_ovs-port", "").startswith(f"{vm_id}/")
+        for text in guest.ids.get("aws_ovs-claims", "").split()
+    ]
 
 
-def _overlap(one: str, other: str) -> bool:
-    if not one or not other:
-        return True
-    low, high = (int(part) for part in one.split("-"))
-    first, last = (int(part) for part in other.split("-"))
-    return low <= last and first <= high
+def _refuse_conflict(claim: Claim, taken: list[tuple[Claim, Interface]]) -> None:
+    for other, guest in reversed(taken):
+        if claim.conflicts_with(other):
+            what = claim if claim.vni is None else claim.address
+            raise AwsOvsError(
+                f"{what} is in use on this node by VM {guest.ids['aws_ovs-port'].partition('/')[0]} (port {guest.name})",
+                "give one of the two VMs another lease",
+            )
 
 
 def _refuse_own(node: Node, nic: Nic, address: str) -> None:

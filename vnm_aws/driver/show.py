@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..overlay import tunnels
-from ..overlay.guest_port import GuestPort, span
+from ..overlay.guest_port import GuestPort
 from . import node as node_module
 from . import state
 from .node import Node
@@ -53,9 +53,7 @@ def _reaches(node: Node, port: GuestPort) -> list[dict[str, str]]:
     for address in dict.fromkeys((*port.addresses, *outside)):
         own = outside.get(address, "")
         private = [own] if own and own not in node.transit else []
-        for one in port.shared:
-            if one.outside == own:
-                private.append(one.private_ip + span(one.ports))
+        private += [str(shared.claim) for shared in port.shared if shared.outside == own]
         found.append({"ip": address, "aws_private_ip": " ".join(private), "outside": own})
     return found
 

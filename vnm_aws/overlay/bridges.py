@@ -61,7 +61,8 @@ GUEST_KEYS = [ROLE, "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims"]
 
 def guest_ids(port: GuestPort) -> dict[str, str]:
     """Make the external_ids of a guest port's interface: the node's index of who has what."""
-    values = ("guest", f"{port.vm_id}/{port.nic_id}", f"{port.bridge}/{port.vni}", " ".join(port.claims))
+    claims = " ".join(map(str, port.claims))
+    values = ("guest", f"{port.vm_id}/{port.nic_id}", f"{port.bridge}/{port.vni}", claims)
     return dict(zip(GUEST_KEYS, values, strict=True))
 
 

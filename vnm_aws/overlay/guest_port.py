@@ -17,6 +17,43 @@ from ..errors import AwsOvsError
 from ..vm import Nic, PortRange
 
 
+class Claim(NamedTuple):
+    """What only one guest port of a node may have; its text in external_ids is the node's index of who has what.
+
+    It is a MAC or IP address within a VNI (as text `100/192.168.0.10`), an address of the node side (`10.0.0.41`), or
+    some ports of one, by the first and the last (`10.0.0.41:9001-9010`).
+    """
+
+    address: str
+    vni: int | None = None
+    ports: tuple[int, int] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Claim:
+        """Read a claim; a text of an unknown form, as of a later version, is a claim on just that text."""
+        network, slash, address = text.partition("/")
+        if slash and network.isdecimal():
+            return cls(address, vni=int(network))
+        address, _, span = text.partition(":")
+        first, _, last = span.partition("-")
+        if first.isdecimal() and last.isdecimal():
+            return cls(address, ports=(int(first), int(last)))
+        return cls(text)
+
+    def __str__(self) -> str:
+        if self.vni is not None:
+            return f"{self.vni}/{self.address}"
+        return f"{self.address}:{self.ports[0]}-{self.ports[1]}" if self.ports else self.address
+
+    def conflicts_with(self, other: Claim) -> bool:
+        """Tell whether two VMs must not have both: the same address, and a port that is in both."""
+        if self[:2] != other[:2]:
+            return False
+        if self.ports is None or other.ports is None:
+            return True
+        return self.ports[0] <= other.ports[1] and other.ports[0] <= self.ports[1]
+
+
 class Mapping(NamedTuple):
     """Guest address `inside` is `outside` between the bridge and the node's kernel, both ways, without state."""
 
@@ -31,6 +68,12 @@ class SharedAddress(NamedTuple):
     private_ip: str
     outside: str
     ports: PortRange | None
+
+    @property
+    def claim(self) -> Claim:
+        """The private address, or those ports of it that lead to the guest."""
+        span = (self.ports.external, self.ports.external + self.ports.size - 1) if self.ports else None
+        return Claim(self.private_ip, ports=span)
 
 
 class GuestPort(NamedTuple):
@@ -51,21 +94,14 @@ class GuestPort(NamedTuple):
     shared: tuple[SharedAddress, ...]
 
     @property
-    def claims(self) -> list[str]:
-        """What only one guest port of the node may have, as text: MAC and addresses in its VNI, private addresses and
-        ports."""
-        own = [f"{self.vni}/{address}" for address in (self.mac, *self.addresses)]
-        outside = [mapping.outside for mapping in self.mappings]
-        return own + outside + [f"{one.private_ip}{span(one.ports)}" for one in self.shared]
-
-
-def span(ports: PortRange | None) -> str:
-    """Ports as they are written behind a shared address; nothing for all of them."""
-    return f":{ports.external}-{ports.external + ports.size - 1}" if ports else ""
+    def claims(self) -> list[Claim]:
+        """What only one guest port of the node may have: MAC and addresses in its VNI, private addresses and ports."""
+        own = [Claim(address, self.vni) for address in (self.mac, *self.addresses)]
+        return [*own, *(Claim(mapping.outside) for mapping in self.mappings), *(shared.claim for shared in self.shared)]
 
 
 def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: dict[str, str], used: set[str]) -> GuestPort:
-    """The guest port that a NIC asks for.
+    """Plan the guest port that a NIC asks for.
 
     Args:
         vm_id: the VM.
@@ -89,15 +125,15 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: dict[str, str],
     for private_ip, inside, ports in wishes:
         if ports is None:
             outside.setdefault(inside, private_ip)
-    needy = [
+    without = [
         address
         for address in own
         if address not in outside and (nic.gateways or any(inside == address for _, inside, _ in wishes))
     ]
-    again = {address: kept[address] for address in needy if address in kept}
+    again = {address: kept[address] for address in without if address in kept}
     again = {inside: address for inside, address in again.items() if address in transit and address not in used}
     used.update(again.values())
-    for address in needy:
+    for address in without:
         outside[address] = again.get(address) or _free(transit, used)
         used.add(outside[address])
     shared = [
@@ -123,19 +159,19 @@ def _free(transit: Network, used: set[str]) -> str:
 
 
 def to_json(ports: Iterable[GuestPort]) -> str:
-    """The text form in which a VM's ports are kept."""
+    """Write a VM's ports as the text in which they are kept."""
     return json.dumps([port._asdict() for port in ports], separators=(",", ":"))
 
 
 def from_json(text: str) -> list[GuestPort]:
-    """The ports in a text that `to_json` wrote."""
+    """Read the ports in a text that `to_json` wrote."""
     return [_from_dict(fields) for fields in json.loads(text)]
 
 
 def _from_dict(fields: dict[str, Any]) -> GuestPort:
     for key in ("addresses", "ip6", "gateways"):
         fields[key] = tuple(fields[key])
-    fields["mappings"] = tuple(Mapping(*one) for one in fields["mappings"])
+    fields["mappings"] = tuple(Mapping(*pair) for pair in fields["mappings"])
     fields["shared"] = tuple(
         SharedAddress(private_ip, outside, PortRange(*ports) if ports else None)
         for private_ip, outside, ports in fields["shared"]
