@@ -19,9 +19,10 @@ from tests.world.recording import Step, load
 from vnm_aws import vm
 from vnm_aws.driver import clean, post, pre, state
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay import pipeline, tunnels
+from vnm_aws.overlay import tunnels
 from vnm_aws.overlay.bridges import OVERLAY
 from vnm_aws.overlay.guest_port import GuestPort
+from vnm_aws.overlay.pipeline import flow
 from vnm_aws.underlay import eni
 
 LENGTH = 200
@@ -178,7 +179,7 @@ def check_flows(node: ModelNode, ports: list[GuestPort]) -> None:
     bridge_of = {numbers[port.name]: port.bridge for port in ports}
     for bridge, flows in node.flows.bridges.items():
         for match, (cookie, _) in flows.items():
-            owner, entry = pipeline.owner(cookie), re.search(r"in_port=(\d+)", match)
+            owner, entry = flow.owner(cookie), re.search(r"in_port=(\d+)", match)
             if owner:
                 assert owner in owners.values(), "a flow outlives its port"
             if entry and bridge != OVERLAY and int(entry[1]) in owners:
@@ -198,7 +199,7 @@ def of_vms(flows: FlowTables, bridge: str, ports: list[GuestPort]) -> dict[str, 
             return True
         return cookie & 0xFFFFFFFF in busy and (bridge != OVERLAY or match.startswith("table=0,priority=50"))
 
-    return {match: flow for match, flow in flows.bridges.get(bridge, {}).items() if counts(match, flow[0])}
+    return {match: entry for match, entry in flows.bridges.get(bridge, {}).items() if counts(match, entry[0])}
 
 
 @given(conflicts=st.booleans(), choices=st.lists(st.integers(0, 2**32 - 1), min_size=LENGTH, max_size=LENGTH))

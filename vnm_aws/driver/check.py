@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
 from ..names import VXLAN_PORT
-from ..overlay import bridges, comparison, pipeline, tunnels, upcalls
+from ..overlay import bridges, comparison, tunnels, upcalls
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
+from ..overlay.pipeline import flow
 from ..underlay import eni, kernel, routing, surroundings
 from . import node as node_module
 from . import state
@@ -246,10 +247,10 @@ def _flows(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
 def _owner(line: str) -> str:
     _, found, rest = line.partition("cookie=")
     cookie = int(rest.split(",")[0].split()[0], 16) if found else 0
-    whose = pipeline.owner(cookie)
+    whose = flow.owner(cookie)
     if whose:
         return f" of VM {whose[0]} NIC {whose[1]}"
-    return " of the node" if cookie >> 56 in (0xA6, 0xA7) else ""
+    return " of the node" if flow.is_of_node(cookie) else ""
 
 
 def _kernel(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:

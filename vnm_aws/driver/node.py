@@ -10,10 +10,11 @@ from .. import __version__, config, files
 from ..addresses import Network
 from ..errors import AwsOvsError
 from ..lock import RUN
-from ..overlay import bridges, openflow, pipeline, tunnels, upcalls
+from ..overlay import bridges, openflow, tunnels, upcalls
 from ..overlay.bridges import OVERLAY, Interface
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
+from ..overlay.pipeline import flow, overlay_bridge, vnet_bridge
 from ..underlay import eni
 from . import state
 
@@ -153,7 +154,7 @@ class Node:
         }
         settings = self.config
         overlay = ["flow delete"]
-        overlay += pipeline.node(
+        overlay += overlay_bridge.node(
             numbers[bridges.GATEWAY_PORT], numbers[bridges.REPAIR_PORT], settings.gateway_mac, settings.transit_range
         )
         bundles = {OVERLAY: overlay + self.mesh_flows()}
@@ -164,10 +165,10 @@ class Node:
         numbers = {row.name: row.ofport for row in observed.guests}
         for port in ports:
             if numbers.get(port.name):
-                flows = pipeline.vnet_port(port, numbers[port.name], settings.gateway_mac)
+                flows = vnet_bridge.port(port, numbers[port.name], settings.gateway_mac)
                 bundles.setdefault(port.bridge, ["flow delete"]).extend(flows)
                 far = observed.patch(port.bridge, port.vni, far=True)
-                bundles[OVERLAY] += pipeline.overlay_port(port, far, settings.gateway_mac)
+                bundles[OVERLAY] += overlay_bridge.port(port, far, settings.gateway_mac)
         return bundles
 
     def add_network(self, bundles: openflow.Bundles, observed: Observed, bridge: str, vni: int) -> None:
@@ -176,18 +177,18 @@ class Node:
         if not near:
             return  # it is not on this node, as for a VM that has never been here
         here, overlay = bundles.setdefault(bridge, []), bundles.setdefault(OVERLAY, [])
-        here.append(pipeline.delete_network(vni))
+        here.append(flow.delete(flow.network_cookie(vni)))
         if members:
-            here += pipeline.vnet_network(vni, near, members, self.config.gateway_mac)
-        overlay.append(pipeline.delete_network(vni))
+            here += vnet_bridge.network(vni, near, members, self.config.gateway_mac)
+        overlay.append(flow.delete(flow.network_cookie(vni)))
         far = observed.far_patches(vni)
         if far:
-            overlay += pipeline.overlay_network(vni, far)
+            overlay += overlay_bridge.network(vni, far)
 
     def mesh_flows(self) -> list[str]:
         """Flows that depend on the peers."""
         addresses = {peer.vtep for peer in tunnels.load()} | {self.underlay.address}
-        return pipeline.mesh(tunnels.numbers(self.db), sorted(addresses))
+        return overlay_bridge.mesh(tunnels.numbers(self.db), sorted(addresses))
 
 
 def vswitchd() -> str:

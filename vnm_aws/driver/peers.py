@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from .. import files
-from ..overlay import pipeline, tunnels
+from ..overlay import tunnels
 from ..overlay.bridges import OVERLAY
+from ..overlay.pipeline import overlay_bridge
 from .node import Node
 
 
@@ -40,7 +41,7 @@ def run(node: Node, document: bytes | None) -> None:
 def _follow(node: Node) -> None:
     plan = tunnels.plan(node.db, tunnels.load(), node.underlay.address)
     node.commit(plan)
-    forget = [pipeline.forget_learned()] if plan.operations else []
+    forget = [overlay_bridge.forget_learned()] if plan.operations else []
     node.flow({OVERLAY: forget + node.mesh_flows()})
 
 

@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Iterable
 
 from ..errors import AwsOvsError
-from ..overlay import openflow, pipeline
+from ..overlay import openflow
 from ..overlay.bridges import GUEST_KEYS, OVERLAY, PORT_COLUMNS, Interface, as_interfaces, guest_ids
 from ..overlay.guest_port import Claim, GuestPort, plan
 from ..overlay.ovsdb import Operation, replace_ids, select
+from ..overlay.pipeline import flow, overlay_bridge, vnet_bridge
 from ..underlay import eni
 from ..vm import Nic, Vm
 from . import state
@@ -155,9 +156,9 @@ def _move(
     bundles: openflow.Bundles = {bridge: [] for bridge in [OVERLAY, *(port.bridge for port in [*old, *new])]}
     for lines in bundles.values():
         lines += (
-            [pipeline.delete_vm(vm_id)]
+            [flow.delete_vm(vm_id)]
             if whole
-            else [pipeline.delete_port(vm_id, nic_id) for nic_id in sorted(concerned)]
+            else [flow.delete(flow.port_cookie(vm_id, nic_id)) for nic_id in sorted(concerned)]
         )
     for bridge, vni in sorted({(port.bridge, port.vni) for port in [*old, *new]}):
         node.add_network(bundles, now, bridge, vni)
@@ -170,9 +171,9 @@ def _move(
 
 def _add_flows(node: Node, bundles: openflow.Bundles, now: Observed, port: GuestPort, ofport: int) -> None:
     mac = node.config.gateway_mac
-    bundles[port.bridge] += pipeline.vnet_port(port, ofport, mac)
-    bundles[port.bridge].append(pipeline.announce(port, ofport))
-    bundles[OVERLAY] += pipeline.overlay_port(port, now.patch(port.bridge, port.vni, far=True), mac)
+    bundles[port.bridge] += vnet_bridge.port(port, ofport, mac)
+    bundles[port.bridge].append(vnet_bridge.announce(port, ofport))
+    bundles[OVERLAY] += overlay_bridge.port(port, now.patch(port.bridge, port.vni, far=True), mac)
 
 
 def require(node: Node, port: GuestPort) -> None:

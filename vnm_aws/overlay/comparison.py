@@ -1,4 +1,4 @@
-"""Compares the flows of a bridge with those that it should have."""
+"""Compare the flows of a bridge with those that it should have."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterable
 
 from ..errors import AwsOvsError
-from . import pipeline
 from .openflow import TIMEOUT_S
+from .pipeline import OverlayTable, flow
 
 _ADD = "flow add "
-_LEARNED = (f"table={pipeline.LEARNED} ", f"cookie={pipeline.NODE_COOKIE | 1:#x} ")
+_LEARNED = (f"table={OverlayTable.LEARNED} ", f"cookie={flow.LEARNED_COOKIE:#x} ")
 """What a flow has that the pipeline itself adds when it learns where a MAC is."""
 
 

@@ -1,0 +1,69 @@
+"""The text of a flow for `ovs-ofctl bundle`, and the cookie that names its owner.
+
+The first byte of a cookie says what kind of owner it is: 0xa5 a NIC, 0xa6 a network, 0xa7 the node itself.
+"""
+
+from __future__ import annotations
+
+from . import VNI, VNI_MATCH
+
+_PORT_COOKIE, _NETWORK_COOKIE, NODE_COOKIE = 0xA5 << 56, 0xA6 << 56, 0xA7 << 56
+LEARNED_COOKIE, MESH_COOKIE = NODE_COOKIE | 1, NODE_COOKIE | 2
+
+
+def port_cookie(vm_id: int, nic_id: int) -> int:
+    """Make the cookie of a NIC's flows: 0xa5, the VM's ID, the NIC_ID (16 bits)."""
+    return _PORT_COOKIE | vm_id << 16 | nic_id
+
+
+def network_cookie(vni: int) -> int:
+    """Make the cookie of a network's flows: 0xa6, the VNI."""
+    return _NETWORK_COOKIE | vni
+
+
+def owner(cookie: int) -> tuple[int, int] | None:
+    """Read VM ID and NIC_ID out of a cookie; None when no NIC owns the flow."""
+    return ((cookie >> 16) & 0xFFFFFFFFFF, cookie & 0xFFFF) if cookie >> 56 == 0xA5 else None
+
+
+def is_of_node(cookie: int) -> bool:
+    """Tell whether a network or the node itself owns the flow."""
+    return cookie >> 56 in (0xA6, 0xA7)
+
+
+def add(cookie: int, table: int, priority: int, match: str, actions: str) -> str:
+    """Write the line that adds a flow."""
+    comma = "," if match else ""
+    return f"flow add cookie={cookie:#x},table={table},priority={priority}{comma}{match} actions={actions}"
+
+
+def delete(cookie: int) -> str:
+    """Write the line that deletes all flows with a cookie."""
+    return f"flow delete cookie={cookie:#x}/-1"
+
+
+def delete_vm(vm_id: int) -> str:
+    """Write the line that deletes the flows of all NICs of a VM."""
+    return f"flow delete cookie={port_cookie(vm_id, 0):#x}/{(1 << 64) - (1 << 16):#x}"
+
+
+def goto(table: int) -> str:
+    """Write the action that continues in another table."""
+    return f"resubmit(,{table})"
+
+
+def in_network(vni: int) -> str:
+    """Write the match for packets of a network."""
+    return f"{VNI_MATCH}={vni:#x}"
+
+
+def set_network(vni: int) -> str:
+    """Write the action that makes a packet one of a network."""
+    return f"load:{vni:#x}->{VNI}"
+
+
+def as_number(address: str) -> str:
+    """Write a MAC or IPv4 address as one hexadecimal number, as `load` wants it."""
+    if ":" in address:
+        return "0x" + address.replace(":", "")
+    return "0x" + "".join(f"{int(part):02x}" for part in address.split("."))

@@ -1,0 +1,120 @@
+"""The flows of the overlay bridge: tunnels, learning, and the exchange of guest addresses for node-side ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..guest_port import GuestPort, SharedAddress
+from . import CT_ZONE, MULTICAST, NODE_MAC, OUTPUT_PORT, OUTPUT_PORT_BITS, VNI, OverlayTable, flow
+
+LEARNED_S = 300
+"""Seconds after which the node forgets behind which tunnel a MAC is, as Linux bridges do."""
+
+_LEARN = (
+    f"learn(table={OverlayTable.LEARNED},hard_timeout={LEARNED_S},priority=10,cookie={flow.LEARNED_COOKIE:#x},{VNI},"
+    "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])"
+)
+
+
+def network(vni: int, patches: Iterable[int]) -> list[str]:
+    """Write the flows of a network; `patches` are its patch ports, one to each VNET bridge that serves it."""
+    cookie, enter = flow.network_cookie(vni), flow.set_network(vni)
+    patches = sorted(patches)
+    from_guest = f"{enter},{flow.goto(OverlayTable.FROM_GUEST)}"
+    lines = [flow.add(cookie, OverlayTable.CLASSIFY, 100, f"in_port={patch}", from_guest) for patch in patches]
+    # What came from a tunnel goes to local ports only: split horizon, so that a full mesh cannot loop.
+    from_tunnel = f"{enter},{_LEARN},{flow.goto(OverlayTable.LOCAL)}"
+    lines.append(flow.add(cookie, OverlayTable.CLASSIFY, 50, f"tun_id={vni:#x}", from_tunnel))
+    to_patches = ",".join(f"output:{patch}" for patch in patches)
+    lines.append(flow.add(cookie, OverlayTable.LOCAL, 10, flow.in_network(vni), to_patches))
+    return lines
+
+
+def port(guest: GuestPort, patch: int, gateway_mac: str) -> list[str]:
+    """Write the flows of a guest port that exchange its addresses; patch port number `patch` leads to its bridge."""
+    cookie = flow.port_cookie(guest.vm_id, guest.nic_id)
+    lines = []
+    tracked = {shared.outside for shared in guest.shared}
+    to_node = OverlayTable.TO_NODE
+    for mapping in guest.mappings:
+        finish = f"ct(nat,zone={CT_ZONE},table={to_node})" if mapping.outside in tracked else flow.goto(to_node)
+        match = f"ip,{flow.in_network(guest.vni)},dl_src={guest.mac},nw_src={mapping.inside}"
+        lines.append(flow.add(cookie, OverlayTable.OUTWARD, 100, match, f"mod_nw_src:{mapping.outside},{finish}"))
+        inward = (
+            f"{flow.set_network(guest.vni)},mod_nw_dst:{mapping.inside},mod_dl_src:{gateway_mac},"
+            f"mod_dl_dst:{guest.mac},load:{patch}->{OUTPUT_PORT},{flow.goto(OverlayTable.DELIVER)}"
+        )
+        lines.append(flow.add(cookie, OverlayTable.INWARD, 100, f"ip,nw_dst={mapping.outside}", inward))
+    for shared in guest.shared:
+        lines += _shared(cookie, shared)
+    return lines
+
+
+def _shared(cookie: int, shared: SharedAddress) -> list[str]:
+    def first(match: str, target: str) -> str:
+        match = f"ct_state=+trk+new,{match},nw_dst={shared.private_ip}"
+        commit = f"ct(commit,zone={CT_ZONE},nat(dst={target}),table={OverlayTable.INWARD})"
+        return flow.add(cookie, OverlayTable.SHARED, 100, match, commit)
+
+    ports = shared.ports
+    if ports is None:
+        return [first("ip", shared.outside)]
+    return [
+        first(f"{protocol},tp_dst={ports.external + offset}", f"{shared.outside}:{ports.internal + offset}")
+        for offset in range(ports.size)
+        for protocol in ("tcp", "udp")
+    ]
+
+
+def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
+    """Write the flows that depend on nothing but the node.
+
+    Args:
+        gateway: port number of aws_gw.
+        icmp: port number of aws_icmp.
+        gateway_mac: the gateway's.
+        transit: the range of transit addresses.
+    """
+    table = OverlayTable
+    # An ICMP error quotes the packet that it is about, which OpenFlow cannot reach. It visits the kernel through
+    # aws_icmp (see underlay.repair); meanwhile its source MAC carries the number of the patch port that it is for.
+    detour = f"move:{OUTPUT_PORT_BITS}->NXM_OF_ETH_SRC[0..15],output:{icmp}"
+    back = f"move:NXM_OF_ETH_SRC[0..15]->{OUTPUT_PORT_BITS},mod_dl_src:{gateway_mac},output:{OUTPUT_PORT_BITS}"
+    learn = f"{_LEARN},move:{VNI}->NXM_NX_TUN_ID[0..31]"
+    flows = [
+        *((table.DELIVER, 100, f"icmp,icmp_type={kind}", detour) for kind in (3, 11, 12)),
+        (table.DELIVER, 0, "", f"output:{OUTPUT_PORT_BITS}"),
+        (table.CLASSIFY, 100, f"ip,in_port={gateway}", flow.goto(table.INWARD)),
+        (table.CLASSIFY, 100, f"icmp,in_port={icmp}", back),
+        # Not mapped 1:1: perhaps shared by ports, and then conntrack knows or the first packet tells.
+        (table.INWARD, 0, "ct_state=-trk,ip", f"ct(nat,zone={CT_ZONE},table={table.SHARED})"),
+        (table.SHARED, 90, "ct_state=+trk+est,ip", flow.goto(table.INWARD)),
+        (table.SHARED, 90, "ct_state=+trk+rel,ip", flow.goto(table.INWARD)),
+        (table.FROM_GUEST, 100, f"dl_dst={gateway_mac}", flow.goto(table.OUTWARD)),
+        (table.FROM_GUEST, 90, f"dl_dst={MULTICAST}", f"{learn},{flow.goto(table.FLOOD)}"),
+        (table.FROM_GUEST, 0, "", f"{learn},{flow.goto(table.LEARNED)}"),
+        (table.LEARNED, 0, "", flow.goto(table.FLOOD)),
+        (table.OUTWARD, 200, "ip,nw_dst=169.254.0.0/16", "drop"),
+        (table.OUTWARD, 200, f"ip,nw_dst={transit}", "drop"),
+        (table.TO_NODE, 0, "", f"mod_dl_dst:{NODE_MAC},output:{gateway}"),
+    ]
+    return [flow.add(flow.NODE_COOKIE, *entry) for entry in flows]
+
+
+def forget_learned() -> str:
+    """Forget behind which tunnel each MAC is: a tunnel that has gone would swallow packets until its entries expire."""
+    return flow.delete(flow.LEARNED_COOKIE)
+
+
+def mesh(tunnels: Iterable[int], node_addresses: Iterable[str]) -> list[str]:
+    """Write the flows that depend on the peers; they replace all earlier ones.
+
+    Args:
+        tunnels: port numbers of the tunnels.
+        node_addresses: VXLAN endpoints of all nodes, this one's too: no guest may talk to them.
+    """
+    outputs = "".join(f"output:{number}," for number in sorted(tunnels))
+    flood = flow.add(flow.MESH_COOKIE, OverlayTable.FLOOD, 0, "", f"{outputs}{flow.goto(OverlayTable.LOCAL)}")
+    guarded = (f"ip,nw_dst={address}" for address in node_addresses)
+    refuse = [flow.add(flow.MESH_COOKIE, OverlayTable.OUTWARD, 200, match, "drop") for match in guarded]
+    return [flow.delete(flow.MESH_COOKIE), flood, *refuse]
