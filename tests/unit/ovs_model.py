@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
-from vnm_aws.addresses import Network
 from vnm_aws.config import Config
+from vnm_aws.driver import restore
 from vnm_aws.driver.node import Node
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.overlay import openflow
-from vnm_aws.overlay.ovsdb import Operation, as_dict, as_list
+from vnm_aws.overlay.ovsdb import Operation, Ovsdb, as_dict, as_list
 from vnm_aws.underlay.eni import Underlay
 
 _FLOW = re.compile(r"flow add cookie=(0x[0-9a-f]+),(table=\d+,priority=\d+\S*) actions=(.*)")
@@ -60,7 +60,7 @@ class Faults:
         raise AwsOvsError("a change failed", "try again")
 
 
-class Database:
+class Database(Ovsdb):
     """As much of Open vSwitch's database, and of ovs-vswitchd's numbering of ports, as the driver needs."""
 
     def __init__(self, faults: Faults) -> None:
@@ -69,7 +69,8 @@ class Database:
         self._faults = faults
         self._numbers = itertools.count(1)
 
-    def commit(self, operations: list[Operation]) -> None:
+    def commit(self, operations: list[Operation], timeout: float = 10.0) -> None:
+        """Carry out changes, on which nobody needs to wait."""
         self.transact(operations)
 
     def transact(self, operations: list[Operation]) -> list[Any]:
@@ -205,25 +206,25 @@ class FlowTables:
             assert line.startswith("packet-out "), line
 
 
-class ModelNode(Node):
-    """A node on the model; its base is there from the start."""
+class Model(NamedTuple):
+    """A node, and what it is made of."""
 
-    def __init__(self, address: str, faults: Faults) -> None:
-        self.faults = faults
-        self.config = Config()
-        self.dry_run = False
-        self.transit = Network(self.config.transit_range, "transit_range")
-        self.underlay = Underlay("ens5", address, "10.0.0.0/24", 9001)
-        self.database = Database(self.faults)
-        self.db: Any = self.database
-        self.flows = FlowTables()
-        for plan in self.plans([]):
-            self.commit(plan)
-        self.flow(self.all_flows([]))
+    node: Node
+    database: Database
+    flows: FlowTables
 
-    def ensure_base(self) -> None:
-        pass
 
-    def flow(self, bundles: openflow.Bundles) -> None:
-        self.faults.touch()
-        self.flows.apply(bundles, self.database.bridges())
+def model(address: str, faults: Faults) -> Model:
+    """Make a node; its base is there from the start."""
+    database, tables = Database(faults), FlowTables()
+
+    def apply_flows(bundles: openflow.Bundles) -> None:
+        faults.touch()
+        tables.apply(bundles, database.bridges())
+
+    underlay = Underlay("ens5", address, "10.0.0.0/24", 9001)
+    node = Node(Config(), underlay, database, apply_flows=apply_flows)
+    for changes in restore.plans(node, []):
+        node.commit(changes)
+    node.flow(restore.all_flows(node, []))
+    return Model(node, database, tables)

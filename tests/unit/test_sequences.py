@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tempfile
 from collections import Counter
@@ -13,11 +14,12 @@ from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
 from tests.sequences import HOSTS, Cloud, Operation
-from tests.unit.ovs_model import Faults, FlowTables, Interrupted, ModelNode
+from tests.unit.ovs_model import Faults, FlowTables, Interrupted, Model, model
 from tests.world.guests import document
 from tests.world.recording import Step, load
 from vnm_aws import vm
-from vnm_aws.driver import clean, post, pre, state
+from vnm_aws.driver import clean, post, pre, restore, state
+from vnm_aws.driver import node as node_module
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.overlay import tunnels
 from vnm_aws.overlay.bridges import OVERLAY
@@ -49,13 +51,16 @@ class World:
         patch.setattr(tunnels, "load", list)
         patch.setattr(eni, "is_local", lambda address: False)
         patch.setattr(state, "save", touching_save)
-        self.nodes = {name: ModelNode(f"10.0.0.{number}", self._faults) for number, name in enumerate(HOSTS, 11)}
+        self.nodes = {name: model(f"10.0.0.{number}", self._faults) for number, name in enumerate(HOSTS, 11)}
+        for name, (node, _, _) in self.nodes.items():
+            (directory / f"{name}.json").write_text(json.dumps(node.marker()))
         self._documents: dict[int, document.Document] = {}
         self.plugged: dict[int, dict[str, document.Card]] = {}
 
-    def at(self, host: str) -> ModelNode:
+    def at(self, host: str) -> Model:
         """The node of a host, whose files are from now on those that the driver sees."""
         self._patch.setattr(state, "DIRECTORY", str(self._directory / host))
+        self._patch.setattr(node_module, "MARKER", str(self._directory / f"{host}.json"))
         return self.nodes[host]
 
     def snapshot(self) -> object:
@@ -83,7 +88,7 @@ class World:
         if point is not None:
             self._faults.arm(point // 2, kills=point % 2 == 1)
         try:
-            VERBS[step.action](node, vm.parse(step.xml or b""))
+            VERBS[step.action](node.node, vm.parse(step.xml or b""))
         finally:
             self._faults.arm(None)
         seen = document.parse(step.xml or b"")
@@ -147,10 +152,12 @@ def check(world: World, cloud: Cloud) -> None:
         assert {(port.vm_id, port.nic_id) for port in ports} == here, "no state of a VM where it is not"
         check_claims(node, ports)
         check_flows(node, ports)
-        assert [reason for plan in node.plans(ports) for reason in plan.reasons] == [], "a second plan changes nothing"
+        assert [reason for plan in restore.plans(node.node, ports) for reason in plan.reasons] == [], (
+            "a second plan changes nothing"
+        )
 
 
-def check_claims(node: ModelNode, ports: list[GuestPort]) -> None:
+def check_claims(node: Model, ports: list[GuestPort]) -> None:
     """Nothing is given twice, and everybody can see what is taken."""
     addresses = Counter((port.vni, address) for port in ports for address in (port.mac, *port.addresses))
     assert [one for one, count in addresses.items() if count > 1] == [], "addresses are unique in their network"
@@ -168,10 +175,10 @@ def check_claims(node: ModelNode, ports: list[GuestPort]) -> None:
     assert claims == {port.name: " ".join(map(str, port.claims)) for port in ports}
 
 
-def check_flows(node: ModelNode, ports: list[GuestPort]) -> None:
+def check_flows(node: Model, ports: list[GuestPort]) -> None:
     """The flows are those of the ports that there are, and a VM's come from its own port only."""
     wanted = FlowTables()
-    wanted.apply(node.all_flows(ports), node.database.bridges())
+    wanted.apply(restore.all_flows(node.node, ports), node.database.bridges())
     for bridge in wanted.bridges:
         assert of_vms(node.flows, bridge, ports) == of_vms(wanted, bridge, ports), bridge
     numbers = {name: number for name, (number, _) in node.database.interfaces().items()}

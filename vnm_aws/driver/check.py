@@ -15,7 +15,7 @@ from ..overlay.ovsdb import as_dict, as_list, select
 from ..overlay.pipeline import flow
 from ..underlay import eni, kernel, routing, surroundings
 from . import node as node_module
-from . import state
+from . import restore, state
 from .node import Node
 
 _RESTORE = "run 'aws-ovs restore'"
@@ -165,7 +165,7 @@ def _upcalls(node: Node) -> Iterator[Difference]:
 def _open_vswitch(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     """The driver's bridges and ports, and then flows."""
     right = True
-    for plan in node.plans(ports):
+    for plan in restore.plans(node, ports):
         for reason in plan.reasons:
             right = False
             if "of no VM that the driver knows" not in reason:  # _plugged has told of those, and restore cuts them off
@@ -232,7 +232,7 @@ def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference
 
 def _flows(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     """Flows that are missing, changed, or nobody's."""
-    for bridge, bundle in node.all_flows(ports).items():
+    for bridge, bundle in restore.all_flows(node, ports).items():
         examples: dict[tuple[str, str], str] = {}
         kinds: Counter[tuple[str, str]] = Counter()
         for line in comparison.compare(bridge, bundle):

@@ -1,9 +1,10 @@
-"""`clean`: a VM, a NIC or an alias leaves this node; nothing of it stays, and its absence is never an error."""
+"""`clean`: remove a VM, a NIC or an alias from this node. It is no error when it is not there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..overlay.flows import Change
 from ..overlay.guest_port import GuestPort, plan
 from ..vm import Nic, Vm
 from . import state
@@ -18,18 +19,20 @@ def run(node: Node, vm: Vm) -> None:
     names the destination in both cases): all that this node holds of a VM is its own.
     """
     observed = node.observe()
-    before = state.load(vm.vm_id)
-    present = {port.nic_id for port in before}
+    known = state.load(vm.vm_id)
+    present = {port.nic_id for port in known}
     leaving = [nic for nic in vm.concerned if nic.attach] if vm.attaching else vm.nics
     # For the bridges of what this node has forgotten, the document serves.
-    before = [*before, *_from_document(node, vm, [nic for nic in leaving if nic.nic_id not in present])]
+    before = [*known, *_from_document(node, vm, [nic for nic in leaving if nic.nic_id not in present])]
     concerned = {nic.nic_id for nic in vm.concerned}
     if not vm.attaching:
-        apply(node, observed, vm.vm_id, before, [], concerned | present, whole=True)
+        apply(node, observed, Change(vm.vm_id, before, [], concerned | present, whole=True))
         return
     parents = [_without_attached(nic) for nic in vm.concerned if not nic.attach and nic.nic_id in present]
-    after = [port for port in before if port.nic_id not in concerned] + plan_ports(node, observed, vm, parents)
-    apply(node, observed, vm.vm_id, before, sorted(after, key=lambda port: port.nic_id), concerned)
+    after = [port for port in before if port.nic_id not in concerned]
+    after += plan_ports(node, observed, vm.vm_id, parents)
+    after.sort(key=lambda port: port.nic_id)
+    apply(node, observed, Change(vm.vm_id, before, after, concerned))
 
 
 def _without_attached(nic: Nic) -> Nic:
@@ -37,5 +40,5 @@ def _without_attached(nic: Nic) -> Nic:
 
 
 def _from_document(node: Node, vm: Vm, nics: Iterable[Nic]) -> list[GuestPort]:
-    """The ports of NICs by the document alone, for when this node's own memory of them is lost."""
+    """Plan the ports of NICs by the document alone, for when this node's own memory of them is lost."""
     return [plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, {}, set()) for nic in nics]

@@ -110,7 +110,7 @@ def _run(verb: str, options: set[str]) -> int:
 
     settings = config.load()
     with held(f"{verb} of VM {vm.vm_id}" if vm else verb, settings.lock_timeout):
-        node = Node(settings, dry_run="--dry-run" in options)
+        node = Node.find(settings, dry_run="--dry-run" in options)
         if verb == "pre" and vm:
             from . import pre
 
@@ -128,7 +128,9 @@ def _run(verb: str, options: set[str]) -> int:
 
             peers.run(node, document)
         elif verb == "restore":
-            node.restore()
+            from . import restore
+
+            restore.run(node)
         elif verb == "check":
             from . import check
 

@@ -1,4 +1,4 @@
-"""`peers`: the mesh of this node follows the list that the front-end sends."""
+"""`peers`: make the mesh of this node follow the list that the front-end sends."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def run(node: Node, document: bytes | None) -> None:
 
 
 def _follow(node: Node) -> None:
-    plan = tunnels.plan(node.db, tunnels.load(), node.underlay.address)
-    node.commit(plan)
-    forget = [overlay_bridge.forget_learned()] if plan.operations else []
-    node.flow({OVERLAY: forget + node.mesh_flows()})
+    peers, own = tunnels.load(), node.underlay.address
+    changes = tunnels.plan(node.db, peers, own)
+    node.commit(changes)
+    forget = [overlay_bridge.forget_learned()] if changes.operations else []
+    node.flow({OVERLAY: forget + tunnels.flows(node.db, peers, own)})
 
 
 def _stored() -> bytes | None:

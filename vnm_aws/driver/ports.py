@@ -6,15 +6,14 @@ import contextlib
 from collections.abc import Iterable
 
 from ..errors import AwsOvsError
-from ..overlay import openflow
-from ..overlay.bridges import GUEST_KEYS, OVERLAY, PORT_COLUMNS, Interface, as_interfaces, guest_ids
+from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, Interface, as_interfaces, guest_ids
+from ..overlay.flows import Change, Observed, changed_flows
 from ..overlay.guest_port import Claim, GuestPort, plan
 from ..overlay.ovsdb import Operation, replace_ids, select
-from ..overlay.pipeline import flow, overlay_bridge, vnet_bridge
 from ..underlay import eni
-from ..vm import Nic, Vm
+from ..vm import Nic
 from . import state
-from .node import Node, Observed
+from .node import Node
 
 
 def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
@@ -33,22 +32,29 @@ def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
             )
 
 
-def plan_ports(node: Node, observed: Observed, vm: Vm, nics: Iterable[Nic]) -> list[GuestPort]:
-    """The guest ports that `nics` ask for, free of conflicts with other VMs of this node.
+def plan_ports(node: Node, observed: Observed, vm_id: int, nics: Iterable[Nic]) -> list[GuestPort]:
+    """Plan the guest ports that `nics` ask for, free of conflicts with other VMs of this node.
+
+    Args:
+        node: this node.
+        observed: its ports as they are.
+        vm_id: the VM.
+        nics: those of its NICs that need a port.
 
     Raises:
         AwsOvsError: an address is taken, or is the node's own.
     """
-    taken = _taken(observed, vm.vm_id)
-    planned: list[GuestPort] = []
-    mine = {port.nic_id: port for port in state.load(vm.vm_id)}
+    known = state.load(vm_id)
+    taken = _taken(observed, vm_id)
     used = {claim.address for claim, _ in taken if claim.vni is None and claim.ports is None}
-    own = {mapping.outside for port in mine.values() for mapping in port.mappings}
+    own = {mapping.outside for port in known for mapping in port.mappings}
+    mappings = {port.nic_id: dict(port.mappings) for port in known}
+    planned: list[GuestPort] = []
     for nic in nics:
-        kept = dict(mine[nic.nic_id].mappings) if nic.nic_id in mine else {}
+        kept = mappings.get(nic.nic_id, {})
         # What another NIC of the VM has is not free either, planned already or not.
         elsewhere = used | own - set(kept.values())
-        port = plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, elsewhere)
+        port = plan(vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, elsewhere)
         used |= {mapping.outside for mapping in port.mappings}
         for claim in port.claims:
             _refuse_conflict(claim, taken)
@@ -92,53 +98,32 @@ def _refuse_own(node: Node, nic: Nic, address: str) -> None:
         )
 
 
-def apply(
-    node: Node,
-    observed: Observed,
-    vm_id: int,
-    before: list[GuestPort],
-    after: list[GuestPort],
-    concerned: set[int],
-    whole: bool = False,
-) -> None:
-    """Take the VM from `before` to `after`; when that fails, back again.
+def apply(node: Node, observed: Observed, change: Change) -> None:
+    """Change the guest ports of a VM; when that fails, change them back.
 
     Args:
         node: this node.
         observed: its ports as they are.
-        vm_id: the VM.
-        before: its guest ports so far.
-        after: its guest ports from now on.
-        concerned: the NIC_IDs whose flows are written anew; those of the VM's other NICs stay untouched.
-        whole: delete whatever flows of the VM there are, also those of NICs that nobody remembers.
+        change: what changes.
 
     Raises:
         AwsOvsError: the change was refused; it has been undone.
     """
-    known = state.load(vm_id)  # `before` may also hold what only the document tells
+    known = state.load(change.vm_id)  # the change may also hold what only the document tells
     try:
-        _move(node, observed, vm_id, before, after, concerned, whole)
+        _carry_out(node, observed, change)
     except BaseException:
         with contextlib.suppress(Exception):
-            _move(node, observed, vm_id, after, known, concerned, whole)
+            _carry_out(node, observed, change._replace(before=change.after, after=known))
         raise
 
 
-def _move(
-    node: Node,
-    observed: Observed,
-    vm_id: int,
-    before: list[GuestPort],
-    after: list[GuestPort],
-    concerned: set[int],
-    whole: bool,
-) -> None:
-    old = [port for port in before if port.nic_id in concerned]
-    new = [port for port in after if port.nic_id in concerned]
-    names = {port.name for port in [*old, *new]}
+def _carry_out(node: Node, observed: Observed, change: Change) -> None:
+    new = change.concerning(change.after)
+    kept = {port.name for port in new}
+    names = kept | {port.name for port in change.concerning(change.before)}
     operations: list[Operation] = [
-        replace_ids("Interface", [["name", "==", name]], GUEST_KEYS, {})
-        for name in sorted(names - {port.name for port in new})
+        replace_ids("Interface", [["name", "==", name]], GUEST_KEYS, {}) for name in sorted(names - kept)
     ]
     operations += [replace_ids("Interface", [["name", "==", port.name]], [], guest_ids(port)) for port in new]
     operations += [select("Interface", [["name", "==", port.name]], PORT_COLUMNS) for port in new]
@@ -146,34 +131,15 @@ def _move(
     if node.dry_run:
         operations = operations[-len(new) - 1 :]
     else:
-        state.save(vm_id, after)
+        state.save(change.vm_id, change.after)
     *replies, existing = node.db.transact(operations)
-    interfaces = [row for reply in replies if isinstance(reply, list) for row in as_interfaces(reply)]
-    numbers = {row.name: row.ofport for row in interfaces if row.ofport}
-    guests = [row for row in observed.guests if row.name not in names]
+    interfaces = [interface for reply in replies if isinstance(reply, list) for interface in as_interfaces(reply)]
+    numbers = {interface.name: interface.ofport for interface in interfaces if interface.ofport}
+    guests = [guest for guest in observed.guests if guest.name not in names]
     guests += [Interface(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
-    now = Observed(guests, observed.patches)
-    bundles: openflow.Bundles = {bridge: [] for bridge in [OVERLAY, *(port.bridge for port in [*old, *new])]}
-    for lines in bundles.values():
-        lines += (
-            [flow.delete_vm(vm_id)]
-            if whole
-            else [flow.delete(flow.port_cookie(vm_id, nic_id)) for nic_id in sorted(concerned)]
-        )
-    for bridge, vni in sorted({(port.bridge, port.vni) for port in [*old, *new]}):
-        node.add_network(bundles, now, bridge, vni)
-    for port in new:
-        if port.name in numbers:
-            _add_flows(node, bundles, now, port, numbers[port.name])
+    bundles = changed_flows(Observed(guests, observed.patches), change, node.config.gateway_mac)
     exists = {row["name"] for row in existing}
     node.flow({bridge: lines for bridge, lines in bundles.items() if bridge in exists})
-
-
-def _add_flows(node: Node, bundles: openflow.Bundles, now: Observed, port: GuestPort, ofport: int) -> None:
-    mac = node.config.gateway_mac
-    bundles[port.bridge] += vnet_bridge.port(port, ofport, mac)
-    bundles[port.bridge].append(vnet_bridge.announce(port, ofport))
-    bundles[OVERLAY] += overlay_bridge.port(port, now.patch(port.bridge, port.vni, far=True), mac)
 
 
 def require(node: Node, port: GuestPort) -> None:

@@ -1,8 +1,9 @@
-"""`post`, `update_sg` and `update_nic`: once the hypervisor has plugged the NICs, their traffic passes."""
+"""`post`, `update_sg` and `update_nic`: once the hypervisor has plugged the NICs in, let their traffic pass."""
 
 from __future__ import annotations
 
 from ..overlay import bridges
+from ..overlay.flows import Change
 from ..vm import Vm
 from . import state
 from .node import Node
@@ -19,7 +20,7 @@ def run(node: Node, vm: Vm) -> None:
     check_mtu(node, nics)
     node.ensure_base()
     observed = node.observe()
-    planned = plan_ports(node, observed, vm, nics)
+    planned = plan_ports(node, observed, vm.vm_id, nics)
     for port in planned:
         require(node, port)
     # After `pre` they are there; an update may bring another VLAN_ID.
@@ -35,4 +36,4 @@ def run(node: Node, vm: Vm) -> None:
         concerned |= {port.nic_id for port in before}
         rest = []
     after = sorted([*planned, *rest], key=lambda port: port.nic_id)
-    apply(node, observed, vm.vm_id, before, after, concerned)
+    apply(node, observed, Change(vm.vm_id, before, after, concerned))

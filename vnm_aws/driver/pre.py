@@ -1,4 +1,4 @@
-"""`pre`: before the hypervisor plugs a NIC, everything is checked, and its bridge and patch ports are there."""
+"""`pre`: before the hypervisor plugs a NIC in, check everything, and make its bridge and patch ports."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def run(node: Node, vm: Vm) -> None:
     nics = vm.concerned
     check_mtu(node, nics)
     node.ensure_base()  # first: what a reboot has left behind takes no address
-    plan_ports(node, node.observe(), vm, nics)
+    plan_ports(node, node.observe(), vm.vm_id, nics)
     networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
     node.commit(bridges.plan_networks(node.db, networks, node.config.datapath_type))

@@ -18,8 +18,7 @@ _PEER = ("name", "vtep", "state", "rx_packets", "tx_packets", "rx_bytes", "tx_by
 def gather(node: Node) -> dict[str, Any]:
     """Everything that `show` prints, as plain values."""
     seen, ports, observed = tunnels.observe(node.db), state.everything(), node.observe()
-    networks = {tuple(row.ids["aws_ovs-network"].rsplit("/", 1)) for row in observed.patches}
-    plugged = {row.name for row in observed.guests if row.ofport}
+    plugged = set(observed.numbers())
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()
@@ -30,10 +29,10 @@ def gather(node: Node) -> dict[str, Any]:
         "networks": [
             {
                 "bridge": bridge,
-                "vni": int(vni),
-                "ports": sum((port.bridge, port.vni) == (bridge, int(vni)) for port in ports),
+                "vni": vni,
+                "ports": sum((port.bridge, port.vni) == (bridge, vni) for port in ports),
             }
-            for bridge, vni in sorted(networks)
+            for bridge, vni in observed.networks
         ],
         "ports": [
             {**port._asdict(), "reaches": _reaches(node, port), "plugged": port.name in plugged} for port in ports

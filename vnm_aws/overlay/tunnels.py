@@ -10,6 +10,7 @@ from ..errors import AwsOvsError
 from ..names import VXLAN_PORT
 from .bridges import OVERLAY, ROLE, Transaction, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, ovs_set, select
+from .pipeline import overlay_bridge
 
 PEERS = "/var/lib/aws_ovs/peers.json"
 SIZE_LIMIT = 1 << 20
@@ -94,10 +95,15 @@ def observe(db: Ovsdb) -> dict[str, Tunnel]:
     return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in rows}
 
 
-def numbers(db: Ovsdb) -> list[int]:
+def _numbers(db: Ovsdb) -> list[int]:
     """Read the port numbers of the tunnels that ovs-vswitchd has taken."""
     (rows,) = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])
     return [row["ofport"] for row in rows if isinstance(row["ofport"], int) and row["ofport"] > 0]
+
+
+def flows(db: Ovsdb, peers: list[Peer], local_ip: str) -> list[str]:
+    """Compile the flows of the overlay bridge that depend on the peers; `local_ip` is this node's own endpoint."""
+    return overlay_bridge.mesh(_numbers(db), sorted({peer.vtep for peer in peers} | {local_ip}))
 
 
 def _tunnel(row: dict[str, Any]) -> Tunnel:
