@@ -26,13 +26,13 @@ def run(node: Node, vm: Vm) -> None:
     before = [*known, *_from_document(node, vm, [nic for nic in leaving if nic.nic_id not in present])]
     concerned = {nic.nic_id for nic in vm.concerned}
     if not vm.attaching:
-        apply(node, observed, Change(vm.vm_id, before, [], concerned | present, whole=True))
+        apply(node, observed, Change(vm.vm_id, before, [], concerned | present, whole=True), known)
         return
     parents = [_without_attached(nic) for nic in vm.concerned if not nic.attach and nic.nic_id in present]
     after = [port for port in before if port.nic_id not in concerned]
-    after += plan_ports(node, observed, vm.vm_id, parents)
+    after += plan_ports(node, observed, vm.vm_id, parents, known)
     after.sort(key=lambda port: port.nic_id)
-    apply(node, observed, Change(vm.vm_id, before, after, concerned))
+    apply(node, observed, Change(vm.vm_id, before, after, concerned), known)
 
 
 def _without_attached(nic: Nic) -> Nic:

@@ -32,7 +32,9 @@ def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
             )
 
 
-def plan_ports(node: Node, observed: Observed, vm_id: int, nics: Iterable[Nic]) -> list[GuestPort]:
+def plan_ports(
+    node: Node, observed: Observed, vm_id: int, nics: Iterable[Nic], known: list[GuestPort]
+) -> list[GuestPort]:
     """Plan the guest ports that `nics` ask for, free of conflicts with other VMs of this node.
 
     Args:
@@ -40,11 +42,11 @@ def plan_ports(node: Node, observed: Observed, vm_id: int, nics: Iterable[Nic]) 
         observed: its ports as they are.
         vm_id: the VM.
         nics: those of its NICs that need a port.
+        known: the VM's guest ports so far.
 
     Raises:
         AwsOvsError: an address is taken, or is the node's own.
     """
-    known = state.load(vm_id)
     taken = _taken(observed, vm_id)
     used = {claim.address for claim, _ in taken if claim.vni is None and claim.ports is None}
     own = {mapping.outside for port in known for mapping in port.mappings}
@@ -98,18 +100,18 @@ def _refuse_own(node: Node, nic: Nic, address: str) -> None:
         )
 
 
-def apply(node: Node, observed: Observed, change: Change) -> None:
+def apply(node: Node, observed: Observed, change: Change, known: list[GuestPort]) -> None:
     """Change the guest ports of a VM; when that fails, change them back.
 
     Args:
         node: this node.
         observed: its ports as they are.
         change: what changes.
+        known: the VM's guest ports so far; those of the change may also hold what only the document tells.
 
     Raises:
         AwsOvsError: the change was refused; it has been undone.
     """
-    known = state.load(change.vm_id)  # the change may also hold what only the document tells
     try:
         _carry_out(node, observed, change)
     except BaseException:
@@ -142,25 +144,32 @@ def _carry_out(node: Node, observed: Observed, change: Change) -> None:
     node.flow({bridge: lines for bridge, lines in bundles.items() if bridge in exists})
 
 
-def require(node: Node, port: GuestPort) -> None:
-    """Make sure that the hypervisor has put the port on its bridge: `ovs-vsctl add-port` succeeds without a device,
-    too.
+def require(node: Node, ports: list[GuestPort]) -> None:
+    """Make sure that the hypervisor has put each port on its bridge, and that it has a device.
+
+    `ovs-vsctl add-port` succeeds without a device, too.
 
     Raises:
-        AwsOvsError: it is not there, or has no device.
+        AwsOvsError: a port is not there, or has no device.
     """
-    interface, own, bridge = node.db.transact(
-        [
-            select("Interface", [["name", "==", port.name]], PORT_COLUMNS),
-            select("Port", [["name", "==", port.name]], ["_uuid"]),
-            select("Bridge", [["name", "==", port.bridge]], ["ports"]),
-        ]
-    )
-    if not interface or not own or not bridge or str(own[0]["_uuid"]) not in str(bridge[0]["ports"]):
-        raise AwsOvsError(
-            f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor did not plug it in",
-            f"see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'",
-        )
-    error = interface[0]["error"]
-    if isinstance(error, str) and error:
-        raise AwsOvsError(f"port {port.name} on bridge {port.bridge} does not work: {error}", "see 'ovs-vsctl show'")
+    replies = node.db.transact([operation for port in ports for operation in _lookups(port)])
+    for port, interface, own, bridge in zip(ports, replies[::3], replies[1::3], replies[2::3], strict=True):
+        if not interface or not own or not bridge or str(own[0]["_uuid"]) not in str(bridge[0]["ports"]):
+            raise AwsOvsError(
+                f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor did not plug it "
+                "in",
+                f"see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'",
+            )
+        error = interface[0]["error"]
+        if isinstance(error, str) and error:
+            raise AwsOvsError(
+                f"port {port.name} on bridge {port.bridge} does not work: {error}", "see 'ovs-vsctl show'"
+            )
+
+
+def _lookups(port: GuestPort) -> list[Operation]:
+    return [
+        select("Interface", [["name", "==", port.name]], PORT_COLUMNS),
+        select("Port", [["name", "==", port.name]], ["_uuid"]),
+        select("Bridge", [["name", "==", port.bridge]], ["ports"]),
+    ]

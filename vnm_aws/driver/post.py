@@ -20,15 +20,14 @@ def run(node: Node, vm: Vm) -> None:
     check_mtu(node, nics)
     node.ensure_base()
     observed = node.observe()
-    planned = plan_ports(node, observed, vm.vm_id, nics)
-    for port in planned:
-        require(node, port)
+    before = state.load(vm.vm_id)
+    planned = plan_ports(node, observed, vm.vm_id, nics, before)
+    require(node, planned)
     # After `pre` they are there; an update may bring another VLAN_ID.
     missing = {(port.bridge, port.vni) for port in planned if not observed.patch(port.bridge, port.vni)}
     if missing:
         node.commit(bridges.plan_networks(node.db, missing, node.config.datapath_type))
         observed = node.observe()
-    before = state.load(vm.vm_id)
     concerned = {port.nic_id for port in planned}
     rest = [port for port in before if port.nic_id not in concerned]
     if not vm.attaching:
@@ -36,4 +35,4 @@ def run(node: Node, vm: Vm) -> None:
         concerned |= {port.nic_id for port in before}
         rest = []
     after = sorted([*planned, *rest], key=lambda port: port.nic_id)
-    apply(node, observed, Change(vm.vm_id, before, after, concerned))
+    apply(node, observed, Change(vm.vm_id, before, after, concerned), known=before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..overlay import bridges
 from ..vm import Vm
+from . import state
 from .node import Node
 from .ports import check_mtu, plan_ports
 
@@ -17,6 +18,6 @@ def run(node: Node, vm: Vm) -> None:
     nics = vm.concerned
     check_mtu(node, nics)
     node.ensure_base()  # first: what a reboot has left behind takes no address
-    plan_ports(node, node.observe(), vm.vm_id, nics)
+    plan_ports(node, node.observe(), vm.vm_id, nics, state.load(vm.vm_id))
     networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
     node.commit(bridges.plan_networks(node.db, networks, node.config.datapath_type))
