@@ -230,10 +230,10 @@ def plan_guests(db: Ovsdb, ports: Iterable[GuestPort]) -> Transaction:
     on_vnets = {str(port) for row in vnets for port in as_list(row["ports"])}
     # -1: there is no such device. Open vSwitch keeps ports for ever, but VMs and their devices do not outlive a reboot.
     lost = {row["name"] for row in interfaces if row["ofport"] == -1 and re.match(_GUEST, row["name"])} - set(wanted)
-    gone = [row for row in plugged if row["name"] in lost and str(row["_uuid"]) in on_vnets]
-    if gone:
-        changes.reasons += [f"port {row['name']} has no device, and its VM is gone" for row in gone]
-        mutation = [["ports", "delete", ovs_set([row["_uuid"] for row in gone])]]
+    left_behind = [row for row in plugged if row["name"] in lost and str(row["_uuid"]) in on_vnets]
+    if left_behind:
+        changes.reasons += [f"port {row['name']} has no device, and its VM is gone" for row in left_behind]
+        mutation = [["ports", "delete", ovs_set([row["_uuid"] for row in left_behind])]]
         changes.operations.append({"op": "mutate", "table": "Bridge", "where": of_vnets, "mutations": mutation})
     for row in as_interfaces(interfaces):
         port = wanted.get(row.name)

@@ -62,8 +62,7 @@ class Mapping(NamedTuple):
 
 
 class SharedAddress(NamedTuple):
-    """Private address `private_ip` (only the ports of `ports`, or all) leads to node-side address `outside`, with
-    state."""
+    """Private address `private_ip` leads to node-side address `outside` with state; only its `ports`, or all."""
 
     private_ip: str
     outside: str

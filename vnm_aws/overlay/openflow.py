@@ -27,15 +27,15 @@ def apply(bundles: Bundles) -> None:
                 argv = ["ovs-ofctl", f"--timeout={TIMEOUT_S}", "bundle", bridge, "-"]
                 try:
                     tools.append((bridge, processes.start(argv, "\n".join(lines) + "\n")))
-                except OSError as bad:
-                    what = f"ovs-ofctl cannot be started ({bad.strerror})"
+                except OSError as error:
+                    what = f"ovs-ofctl cannot be started ({error.strerror})"
                     failures.append(AwsOvsError(what, "install openvswitch-switch"))
         while tools:
             bridge, tool = tools[0]
-            error = processes.finish(tool)
+            refusal = processes.finish(tool)
             del tools[0]
-            if error:
-                what = f"bridge {bridge} refused its flows ({error})"
+            if refusal:
+                what = f"bridge {bridge} refused its flows ({refusal})"
                 failures.append(AwsOvsError(what, "run 'aws-ovs restore' on the node"))
     finally:
         for _, tool in tools:  # interrupted: whoever undoes this must find none of them at work

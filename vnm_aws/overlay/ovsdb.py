@@ -1,4 +1,4 @@
-"""Open vSwitch's database over its socket (RFC 7047), one transaction a call.
+"""Open vSwitch's database, over its socket (RFC 7047): each call is one transaction.
 
 A transaction over the socket costs 1 ms, an `ovs-vsctl` process 10 ms, and a driver call needs two or three of them.
 """
@@ -34,10 +34,10 @@ class Ovsdb:
         self._socket.settimeout(self._timeout)
         try:
             self._socket.connect(self._path)
-        except OSError as bad:
+        except OSError as error:
             self._socket.close()
             raise AwsOvsError(
-                f"Open vSwitch does not answer at {self._path} ({bad.strerror})",
+                f"Open vSwitch does not answer at {self._path} ({error.strerror})",
                 "start it: systemctl start openvswitch-switch",
             ) from None
 
@@ -60,9 +60,9 @@ class Ovsdb:
         try:
             self._socket.sendall(json.dumps(request).encode())
             reply = self._receive()
-        except OSError as bad:
+        except OSError as error:
             self.close()  # what may still come on it answers no later transaction
-            raise AwsOvsError(f"ovsdb-server stopped answering ({bad})", "see journalctl -u ovsdb-server") from None
+            raise AwsOvsError(f"ovsdb-server stopped answering ({error})", "see journalctl -u ovsdb-server") from None
         if reply.get("error"):
             raise AwsOvsError(f"ovsdb-server refused a transaction: {reply['error']}", "see journalctl -u ovsdb-server")
         for result in reply["result"]:
@@ -122,37 +122,38 @@ class Ovsdb:
 
 
 def select(table: str, where: list[Any], columns: list[str]) -> Operation:
-    """A select operation."""
+    """Make a select operation."""
     return {"op": "select", "table": table, "where": where, "columns": columns}
 
 
 def ids_include(**pairs: str) -> list[Any]:
-    """The condition that external_ids hold these pairs; '_' in a key stands for itself."""
+    """Make the condition that external_ids hold these pairs; '_' in a key stands for itself."""
     return ["external_ids", "includes", ovs_map(pairs)]
 
 
 def ovs_map(pairs: dict[str, str]) -> list[Any]:
-    """A map in OVSDB's notation."""
+    """Write a map in OVSDB's notation."""
     return ["map", [[key, value] for key, value in pairs.items()]]
 
 
 def ovs_set(values: list[Any]) -> list[Any]:
-    """A set in OVSDB's notation."""
+    """Write a set in OVSDB's notation."""
     return ["set", values]
 
 
 def as_dict(value: Any) -> dict[str, str]:
-    """A map column as a dictionary."""
+    """Read a map column as a dictionary."""
     return dict(value[1])
 
 
 def as_list(value: Any) -> list[Any]:
-    """A set column as a list; OVSDB writes a set of one as its element."""
+    """Read a set column as a list; OVSDB writes a set of one as its element."""
     return list(value[1]) if isinstance(value, list) and value and value[0] == "set" else [value]
 
 
 def replace_ids(table: str, where: list[Any], drop: list[str], add: dict[str, str]) -> Operation:
-    """Set some keys of external_ids and drop others, whatever else is there ('insert' alone would keep old values)."""
+    """Make the operation that sets some keys of external_ids and drops others; what else is there stays."""
+    # 'insert' alone would keep old values.
     mutations: list[Any] = [["external_ids", "delete", ovs_set(list(dict.fromkeys([*drop, *add])))]]
     if add:
         mutations.append(["external_ids", "insert", ovs_map(add)])

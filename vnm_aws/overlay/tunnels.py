@@ -75,7 +75,7 @@ def digest(peers: list[Peer]) -> str:
 
 
 class Tunnel(NamedTuple):
-    """A tunnel as ovs-vswitchd has it. `state`: up, down, or missing when it has not taken the port; `error`: why not."""
+    """A tunnel as ovs-vswitchd has it. `state` is up, down, or missing when it has not taken the port; `error` says why."""
 
     state: str
     error: str
@@ -135,9 +135,9 @@ def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Transaction:
             changes.reasons.append(f"tunnel {name} to {peer.name} ({peer.vtep}) has other options than it should")
             where = [["name", "==", name]]
             changes.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
-    gone = sorted(name for name in there if name not in wanted)
-    changes.reasons += [f"tunnel {name} leads to no peer" for name in gone]
-    _remove(db, changes, gone)
+    surplus = sorted(name for name in there if name not in wanted)
+    changes.reasons += [f"tunnel {name} leads to no peer" for name in surplus]
+    _remove(db, changes, surplus)
     return changes
 
 
@@ -149,9 +149,9 @@ def _interface(peer: Peer, local_ip: str) -> dict[str, Any]:
 
 def _remove(db: Ovsdb, changes: Transaction, names: list[str]) -> None:
     ports = db.transact([select("Port", [["name", "==", name]], ["_uuid"]) for name in names])
-    gone = [reply[0]["_uuid"] for reply in ports if reply]
-    if gone:
+    uuids = [reply[0]["_uuid"] for reply in ports if reply]
+    if uuids:
         # A port that no bridge holds any longer vanishes, and its interface with it.
-        mutation = [["ports", "delete", ovs_set(gone)]]
+        mutation = [["ports", "delete", ovs_set(uuids)]]
         where = [["name", "==", OVERLAY]]
         changes.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutation})

@@ -13,7 +13,7 @@ _TOO_EARLY_S = 10
 
 
 def waits(db: Ovsdb) -> bool:
-    """Whether ovs-vswitchd has been told to leave new packets alone until all flows are there."""
+    """Tell whether ovs-vswitchd has been told to leave new packets alone until all flows are there."""
     ((row,),) = db.transact([select("Open_vSwitch", [], ["other_config"])])
     return as_dict(row["other_config"]).get(_WAIT) == "true"
 
@@ -25,7 +25,9 @@ def release(db: Ovsdb) -> None:
 
 
 def lost(start_ticks: int) -> int:
-    """Packets that the kernel could not hand over because nobody listens, as with an ovs-vswitchd 3.1 started too early.
+    """Count packets that the kernel could not hand over because nobody listens.
+
+    It is so with an ovs-vswitchd 3.1 that was started too early.
 
     Args:
         start_ticks: when ovs-vswitchd was started, in clock ticks since boot.
@@ -39,5 +41,5 @@ def lost(start_ticks: int) -> int:
         return 0
     argv = ["ovs-dpctl", "--timeout=5", "show", "system@ovs-system"]
     counters = re.search(r"missed:(\d+) lost:(\d+)", subprocess.run(argv, capture_output=True, text=True).stdout)
-    missed, gone = (int(counters[1]), int(counters[2])) if counters else (0, 0)
-    return gone if gone >= missed else 0
+    missed, dropped = (int(counters[1]), int(counters[2])) if counters else (0, 0)
+    return dropped if dropped >= missed else 0
