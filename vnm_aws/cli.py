@@ -1,4 +1,4 @@
-"""`oneaws`: the administrator's command on the front-end."""
+"""Run `oneaws`, the administrator's command on the front-end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RIGHT = {"ID", "FREE", "TVM", "UP", "DOWN", "MTU", "AR"}
 
 
 class _Main(click.Group):
-    """A group of commands whose failures are one sentence on stderr, and exit code 1."""
+    """Group commands whose failures are one sentence on stderr, and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -1,1 +1,1 @@
-"""The front-end half: metal hosts, the mesh, Elastic IP pools, and private addresses that follow their VMs."""
+"""Do the front-end half: metal hosts, the mesh, Elastic IP pools, and private addresses that follow their VMs."""

@@ -1,4 +1,4 @@
-"""Metal hosts: EC2 instances that match the host filter are OpenNebula hosts, recognised by EC2_INSTANCE_ID.
+"""Make EC2 instances that match the host filter OpenNebula hosts, recognised by EC2_INSTANCE_ID.
 
 A host is never deleted. One whose instance is terminated is disabled and flagged; the administrator deletes it when its VMs
 are gone.

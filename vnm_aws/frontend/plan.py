@@ -1,4 +1,4 @@
-"""What an operation would change, as a list that can be printed, and what it finds wrong."""
+"""List what an operation would change, so that it can be printed, and what is wrong."""
 
 from __future__ import annotations
 

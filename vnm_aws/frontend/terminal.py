@@ -1,4 +1,4 @@
-"""Print what `oneaws` prints: tables like those of OpenNebula's own commands, and progress."""
+"""Lay out what `oneaws` prints: tables like those of OpenNebula's own commands, and progress."""
 
 from __future__ import annotations
 

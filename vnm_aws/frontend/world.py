@@ -1,4 +1,4 @@
-"""Both outside worlds as one operation sees them: everything is read when first needed, and once.
+"""Show both outside worlds to an operation: everything is read when it is first needed, and once.
 
 Whoever changes a world does it here, or says with `forget` what has to be read again.
 """
