@@ -11,9 +11,12 @@ from tests.world.lab import Lab
 
 from .support.checks import Check, Report
 
+_LONGEST_FIRST = ("test_rollback.py", "test_crash.py", "test_sequences.py", "test_concurrency.py", "test_operations.py")
+"""So that workers of pytest-xdist end at about the same time."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are about one kind of host do not run on the other; each says why."""
+    """Skip tests that are about the other kind of host, each with its reason, and begin with those that take longest."""
     try:
         here = datapath.chosen()
     except datapath.UnavailableError as bad:
@@ -22,6 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("only_on")
         if mark and mark.args[0] != here:
             item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
+    items.sort(key=lambda item: item.path.name not in _LONGEST_FIRST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

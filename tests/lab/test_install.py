@@ -23,7 +23,10 @@ from .support.machine import (
     copy_environment,
 )
 
-pytestmark = pytest.mark.only_on("userspace", reason="install.sh meets no host of the lab here")
+pytestmark = [
+    pytest.mark.only_on("userspace", reason="install.sh meets no host of the lab here"),
+    pytest.mark.xdist_group("install"),
+]
 
 # As an administrator may have written it.
 PREPARED = (

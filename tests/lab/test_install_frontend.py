@@ -25,7 +25,10 @@ from .support.machine import (
 
 LAUNCHERS = {path.name: f"{HOOKS}/{path.name}" for path in sorted((REPOSITORY / "hooks/aws_ovs").iterdir())}
 LAUNCHERS |= {name: f"{SHIMS}/{name}" for name in ("vnet_create", "vnet_delete")}
-pytestmark = pytest.mark.only_on("userspace", reason="a front-end forwards no packets")
+pytestmark = [
+    pytest.mark.only_on("userspace", reason="a front-end forwards no packets"),
+    pytest.mark.xdist_group("install"),
+]
 
 DOCUMENT = "PFZORVQvPg==\n" * 20000
 """More than a pipe holds."""

@@ -19,7 +19,10 @@ from tests.world.hosts.image import CHECKOUT
 from tests.world.lab import Lab
 from tests.world.recording import load
 
-pytestmark = pytest.mark.only_on("kernel", reason="a namespace has no systemd")
+pytestmark = [
+    pytest.mark.only_on("kernel", reason="a namespace has no systemd"),
+    pytest.mark.xdist_group("systemd"),
+]
 
 DOCUMENT = last("deploy")
 RESTORE, VSWITCHD = "aws_ovs-restore.service", "ovs-vswitchd.service"

@@ -22,6 +22,7 @@ from tests.world.vpc.vpc import SERVER
 
 BEFORE = last("vnet-update")
 A, A_EIP = "192.168.0.10", "192.168.0.250"
+pytestmark = pytest.mark.xdist_group("update_nic")  # one VM is for all
 Values = dict[str, str | None]
 
 

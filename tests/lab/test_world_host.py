@@ -25,7 +25,10 @@ from tests.world.lab import DriverError, Lab
 
 REPOSITORY = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.only_on("userspace", reason="it looks at the namespaces that these hosts are made of")
+pytestmark = [
+    pytest.mark.only_on("userspace", reason="it looks at the namespaces that these hosts are made of"),
+    pytest.mark.xdist_group("pair"),
+]
 
 
 @pytest.fixture(scope="module")
