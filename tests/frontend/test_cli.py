@@ -100,6 +100,16 @@ def test_the_shell_completes_commands(cloud: Cloud) -> None:
     assert cloud.oneaws().stdout.split() == ["plain,hooks", "plain,host"]
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("host list", 0), ("reconcile --dry-run -v", 0), ("host nothing", 2), ("eip sync nothing", 1), ("-h", 0)],
+)
+def test_in_the_test_s_process_it_says_what_it_says_in_its_own(cloud: Cloud, words: str, code: int) -> None:
+    cloud.add_metal("h1")
+    here, there = cloud.oneaws(*words.split(), code=code), cloud.oneaws_process(*words.split(), code=code)
+    assert (here.stdout, here.stderr) == (there.stdout, there.stderr)
+
+
 # Tables and JSON
 
 
