@@ -19,9 +19,10 @@ machines: ## the same, and what virtual machines need
 
 # Where the lab's hosts forward packets: `userspace`, or `kernel`, on machines with a kernel of their own.
 HOSTS := $(if $(filter kernel,$(DATAPATH)),machines,setup)
-# So many labs at the same time: tests wait most of their time, but not those on emulated machines. With more labs they
-# would have to wait for a processor, and those that measure times would fail.
-LABS = $(shell echo $$(($(if $(filter kernel,$(DATAPATH)),($$(nproc) * 3 + 3) / 4,$$(nproc) * 2))))
+# So many labs at the same time, of 500 MB each: tests wait most of their time, but not those on emulated machines. With more
+# labs they would have to wait for a processor, and those that measure times would fail.
+LABS = $(shell labs=$$(($(if $(filter kernel,$(DATAPATH)),($$(nproc) * 3 + 3) / 4,$$(nproc) * 2))); \
+	echo $$((labs > 12 ? 12 : labs)))
 # Each test goes to the worker that is free next; those of one group stay together.
 IN_LABS = $(PYTHON) -m pytest -n $(LABS) --dist loadgroup
 # A fault or a kill at each effect takes long: `test` does it at a sample of them, `test-all` at all.
