@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from . import __version__, config
-from .errors import AwsOvsError
 from .frontend import settings
 from .frontend.terminal import Progress, table
-from .journal import ERROR, INFO, log
+from .journal import ERROR, INFO, explain, log
 
 if TYPE_CHECKING:
     from .frontend.plan import Outcome
@@ -32,23 +30,15 @@ class _Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except AwsOvsError as bad:
-            _fail(str(bad))
         except (click.ClickException, click.Abort, click.exceptions.Exit, SystemExit):
             raise
         except BrokenPipeError:
             # Whoever read the output has gone; Python must not complain when it closes it either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except Exception as bad:  # noqa: BLE001 - an administrator gets a sentence; the journal has the rest
-            for line in traceback.format_exc().splitlines():
-                log(ERROR, line)
-            _fail(f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")
-
-
-def _fail(sentence: str) -> NoReturn:
-    click.echo(f"oneaws: {' '.join(sentence.split())}", err=True)
-    sys.exit(1)
+        except Exception as error:  # noqa: BLE001 - an administrator gets a sentence; the journal has the rest
+            click.echo(f"oneaws: {explain(error, 'oneaws')}", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})

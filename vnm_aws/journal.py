@@ -1,8 +1,10 @@
-"""One line in the journal: `journalctl -t aws_ovs` shows them."""
+"""What goes to the journal, a line each: `journalctl -t aws_ovs` shows them."""
 
 from __future__ import annotations
 
 import syslog
+
+from .errors import AwsOvsError
 
 ERROR, INFO = syslog.LOG_ERR, syslog.LOG_INFO
 
@@ -11,3 +13,23 @@ def log(priority: int, line: str) -> None:
     """Write a line."""
     syslog.openlog("aws_ovs", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(priority, line)
+
+
+def explain(error: Exception, doing: str) -> str:
+    """Say in one sentence what went wrong; when nobody has foreseen it, the journal gets the traceback.
+
+    Args:
+        error: what ended the program's work.
+        doing: what that was; each line of the traceback begins with it.
+
+    Returns:
+        a sentence without line breaks, for the user.
+    """
+    sentence = str(error)
+    if not isinstance(error, AwsOvsError):
+        import traceback  # costs 4 ms, and a VM's start needs none
+
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            log(ERROR, f"{doing}: {line}")
+        sentence = f"internal error, {type(error).__name__}: {error}; report it with 'journalctl -t aws_ovs'"
+    return " ".join(sentence.split())

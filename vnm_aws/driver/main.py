@@ -11,8 +11,7 @@ import sys
 import time
 
 from .. import __version__, config
-from ..errors import AwsOvsError
-from ..journal import ERROR, INFO, log
+from ..journal import ERROR, INFO, explain, log
 
 USAGE = """\
 Usage: aws-ovs VERB [ARGUMENT...] [--dry-run]
@@ -74,16 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         code = _run(verb, options)
-    except AwsOvsError as bad:
-        return _fail(verb, str(bad))
     except KeyboardInterrupt:
         return _fail(verb, "interrupted; run it again")
-    except Exception as bad:  # noqa: BLE001 - an administrator gets a sentence, never a traceback
-        import traceback  # costs 4 ms, and a VM's start needs none
-
-        for line in traceback.format_exc().splitlines():
-            log(ERROR, line)
-        return _fail(verb, f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")
+    except Exception as error:  # noqa: BLE001 - an administrator gets a sentence, never a traceback
+        return _fail(verb, explain(error, verb))
     log(INFO, f"{verb} {' '.join(arguments)}: done in {(time.monotonic() - started) * 1000:.0f} ms")
     return code
 

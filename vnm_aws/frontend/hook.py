@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from ..errors import AwsOvsError
-from ..journal import ERROR, INFO, log
+from ..journal import ERROR, INFO, explain, log
 from . import objects
 from .attributes import INSTANCE_ID, VTEP
 
@@ -42,12 +40,8 @@ def main(argv: list[str]) -> int:
     try:
         work = _EVENTS[event](objects.read_document(sys.stdin.buffer.read()))
         problems = _run(work) if work else []
-    except AwsOvsError as bad:
-        problems = [str(bad)]
-    except Exception as bad:  # noqa: BLE001 - the hook's log shows a sentence; the journal has the rest
-        for line in traceback.format_exc().splitlines():
-            log(ERROR, line)
-        problems = [f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'"]
+    except Exception as error:  # noqa: BLE001 - the hook's log shows a sentence; the journal has the rest
+        problems = [explain(error, f"hook {event}")]
     for problem in problems:
         print(f"aws_ovs: {problem}", file=sys.stderr)
         log(ERROR, f"hook {event}: {problem}")

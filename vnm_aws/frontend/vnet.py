@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 from .. import mtu
 from ..errors import AwsOvsError
-from ..journal import ERROR, INFO, log
+from ..journal import ERROR, INFO, explain, log
 from ..lock import held
 from . import objects, settings, validation
 from .attributes import ALLOCATION_ID, PRIVATE_IP
@@ -35,26 +34,19 @@ def main(argv: list[str]) -> int:
         the exit code.
     """
     action = os.path.basename(argv[0])
+    line = " ".join([action, *argv[1:]])
     try:
         document = sys.stdin.buffer.read()
         if action == "vnet_create":
             print(create(World(settings.load()), objects.read_network(objects.read_document(document))))
-    except AwsOvsError as bad:
-        return _fail(argv, str(bad))
-    except Exception as bad:  # noqa: BLE001 - the network's ERROR shows a sentence; the journal has the rest
-        for line in traceback.format_exc().splitlines():
-            log(ERROR, line)
-        return _fail(argv, f"internal error, {type(bad).__name__}: {bad}; report it with 'journalctl -t aws_ovs'")
-    log(INFO, f"{action} {' '.join(argv[1:])}: done")
+    except Exception as error:  # noqa: BLE001 - the network's ERROR shows a sentence; the journal has the rest
+        sentence = explain(error, line)
+        # The network's ERROR shows a plain line; one that begins with "ERROR:" would be lost.
+        print(f"{action}: {sentence}", file=sys.stderr)
+        log(ERROR, f"{line}: {sentence}")
+        return 1
+    log(INFO, f"{line}: done")
     return 0
-
-
-def _fail(argv: list[str], reason: str) -> int:
-    """A plain line is what the network's ERROR shows; one with a prefix would be lost."""
-    action, sentence = os.path.basename(argv[0]), " ".join(reason.split())
-    print(f"{action}: {sentence}", file=sys.stderr)
-    log(ERROR, f"{action} {' '.join(argv[1:])}: {sentence}")
-    return 1
 
 
 def create(world: World, network: Network) -> str:
