@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vnm_aws.driver.main import VERBS
 from vnm_aws.frontend import settings
 from vnm_aws.frontend.settings import Settings
 
@@ -158,10 +159,16 @@ def test_a_network_template_is_one_of_the_driver(path: Path) -> None:
     assert ("AWS_EIP_POOL" in network) != ("AR" in network)
 
 
-def test_every_verb_of_the_program_is_one_that_sudo_allows() -> None:
-    from vnm_aws.driver import main
+def test_sudo_allows_the_verbs_of_the_table_and_no_more() -> None:
+    rule = re.sub(r"(?m)^#.*$", "", (SHARE / "sudoers/aws_ovs").read_text()).replace("\\\n", "")
+    (commands,) = re.findall(r"(?m)^Cmnd_Alias AWS_OVS = (.*)$", rule)
+    allowed = [" ".join(command.split()) for command in commands.split(",")]
+    wanted = [f"{name} *" if verb.arguments else name for name, verb in VERBS.items()]
+    wanted += [f"{name} {verb.option}" for name, verb in VERBS.items() if verb.option]
+    assert sorted(allowed) == sorted(f"/usr/sbin/aws-ovs {words}" for words in wanted)
 
-    allowed = re.findall(r"/usr/sbin/aws-ovs (\w+)((?: --?\w+| \*)?)", (SHARE / "sudoers/aws_ovs").read_text())
-    wanted = {(verb, " *" if count else "") for verb, count in main._ARGUMENTS.items()}
-    wanted |= {(verb, f" {option}") for verb, options in main._OPTIONS.items() for option in options}
-    assert set(allowed) == wanted
+
+def test_each_verb_called_by_opennebula_has_its_script() -> None:
+    scripts = {path.name for path in (REPOSITORY / "remotes/vnm/aws_ovs").iterdir()}
+    documented = {name for name, verb in VERBS.items() if verb.stdin == "VM document"}
+    assert scripts == documented | {"vnet_create", "vnet_delete"}

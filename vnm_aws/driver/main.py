@@ -9,26 +9,54 @@ from __future__ import annotations
 import re
 import sys
 import time
+from typing import Any, NamedTuple
 
 from .. import __version__, config
 from ..journal import ERROR, INFO, explain, log
 
-USAGE = """\
+_VM, _PEERS = "VM document", "peer list"
+_LIMIT = 12 * 1024 * 1024
+"""Bytes that are read from stdin: more than any valid document has, whose own check names its limit."""
+
+
+class Verb(NamedTuple):
+    """How a verb is called: `run` of a module does it, with the node and the document or whether the option is given."""
+
+    help: str
+    arguments: tuple[str, ...] = ()
+    option: str = ""
+    stdin: str = ""
+    """The document on stdin, which the verb's option takes the place of."""
+    module: str = ""
+    """Of this package; nothing when it has the verb's name."""
+    locks: bool = True
+    """Whether it runs alone, and with the node; without, it gets nothing."""
+
+
+VERBS = {
+    "pre": Verb("check the VM's NICs and prepare their bridges", stdin=_VM),
+    "post": Verb("open the NICs' ports", ("DEPLOY_ID", "HOST"), stdin=_VM),
+    "clean": Verb("remove the VM, or the NIC or alias marked ATTACH=YES", ("HOST",), stdin=_VM),
+    "update_sg": Verb("write the ports of the VM anew", ("DEPLOY_ID",), stdin=_VM, module="post"),
+    "update_nic": Verb("", ("DEPLOY_ID", "VNET_ID"), stdin=_VM, module="post"),
+    "peers": Verb("follow the peer list (JSON) on stdin, or the stored one again", option="--apply", stdin=_PEERS),
+    "probe": Verb("what OpenNebula's monitoring is to know of this node", locks=False),
+    "check": Verb(
+        "print what is not as it should be, with remedies; exit code 1 if there is anything", option="--json"
+    ),
+    "restore": Verb("build everything that should be on this node; what is right stays"),
+    "show": Verb("peers with tunnels, networks, VMs with addresses, counters", option="--json"),
+}
+"""All verbs. oneadmin may run each as root: without words, with its option, or with any words if it takes arguments."""
+
+_USAGE = """\
 Usage: aws-ovs VERB [ARGUMENT...] [--dry-run]
 
 The node's part of the aws_ovs network driver. OpenNebula calls, with a VM document (base64) on stdin:
-  pre                     check the VM's NICs and prepare their bridges
-  post DEPLOY_ID HOST     open the NICs' ports
-  clean HOST              remove the VM, or the NIC or alias marked ATTACH=YES
-  update_sg DEPLOY_ID     write the ports of the VM anew
-  update_nic DEPLOY_ID VNET_ID
+{opennebula}
 
 The front-end and administrators call:
-  peers [--apply]         follow the peer list (JSON) on stdin, or the stored one again
-  probe                   what OpenNebula's monitoring is to know of this node
-  check [--json]          print what is not as it should be, with remedies; exit code 1 if there is anything
-  restore                 build everything that should be on this node; what is right stays
-  show [--json]           peers with tunnels, networks, VMs with addresses, counters
+{administrators}
 
 Options:
   --dry-run   print the changes, make none
@@ -39,11 +67,6 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why), 2 wrong usage. L
 Files: /var/tmp/one/etc/vnm/aws_ovs.yaml, /var/lib/aws_ovs/peers.json, /run/aws_ovs/
 """
 
-_ARGUMENTS = {
-    "pre": 0, "post": 2, "clean": 1, "update_sg": 1, "update_nic": 2, "peers": 0, "probe": 0, "check": 0, "restore": 0,
-    "show": 0,
-}  # fmt: skip
-_OPTIONS = {"peers": {"--apply"}, "check": {"--json"}, "show": {"--json"}}
 _WORD = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
 
 
@@ -58,91 +81,73 @@ def main(argv: list[str] | None = None) -> int:
     """
     _, *words = sys.argv if argv is None else argv
     if not words or words[0] in ("--help", "-h", "help"):
-        print(USAGE, end="")
+        print(usage(), end="")
         return 0 if words else 2
     if words[0] == "--version":
         print(f"aws_ovs {__version__}")
         return 0
-    verb, *words = words
+    name, *words = words
+    verb = VERBS.get(name)
     options = {word for word in words if word.startswith("--")}
     arguments = [word for word in words if not word.startswith("--")]
-    unknown = options - {"--dry-run"} - _OPTIONS.get(verb, set())
-    if verb not in _ARGUMENTS or unknown or len(arguments) > _ARGUMENTS[verb] or not all(map(_WORD.match, arguments)):
-        print(f"aws-ovs: cannot take {' '.join([verb, *words])[:200]!r}; see 'aws-ovs --help'", file=sys.stderr)
+    if (
+        verb is None
+        or not options <= {"--dry-run", verb.option}
+        or len(arguments) > len(verb.arguments)
+        or not all(map(_WORD.match, arguments))
+    ):
+        print(f"aws-ovs: cannot take {' '.join([name, *words])[:200]!r}; see 'aws-ovs --help'", file=sys.stderr)
         return 2
+    return _report(name, verb, options, " ".join([name, *arguments]))
+
+
+def usage() -> str:
+    """Compose the text of `--help`."""
+    lines: dict[bool, list[str]] = {True: [], False: []}
+    for name, verb in VERBS.items():
+        call = " ".join([name, *verb.arguments, *([f"[{verb.option}]"] if verb.option else [])])
+        lines[verb.stdin == _VM].append(f"  {call:<22}  {verb.help}".rstrip())
+    return _USAGE.format(opennebula="\n".join(lines[True]), administrators="\n".join(lines[False]))
+
+
+def _report(name: str, verb: Verb, options: set[str], line: str) -> int:
+    """Run a verb; its result goes to the journal, and a failure also to whoever has called."""
     started = time.monotonic()
     try:
-        code = _run(verb, options)
+        # The document comes first: nothing is read, locked or changed for one that is not valid.
+        document: Any = sys.stdin.buffer.read(_LIMIT) if verb.stdin and verb.option not in options else None
+        holder = name
+        if verb.stdin == _VM:
+            from ..vm import decode, parse
+
+            document = parse(decode(document))
+            holder = f"{name} of VM {document.vm_id}"
+        code = _run(name, verb, options, document, holder)
     except KeyboardInterrupt:
-        return _fail(verb, "interrupted; run it again")
+        return _fail(name, verb, line, "interrupted; run it again")
     except Exception as error:  # noqa: BLE001 - an administrator gets a sentence, never a traceback
-        return _fail(verb, explain(error, verb))
-    log(INFO, f"{verb} {' '.join(arguments)}: done in {(time.monotonic() - started) * 1000:.0f} ms")
+        return _fail(name, verb, line, explain(error, line))
+    log(INFO, f"{line}: done in {(time.monotonic() - started) * 1000:.0f} ms")
     return code
 
 
-def _run(verb: str, options: set[str]) -> int:
-    if verb == "probe":
-        from . import probe
-
-        probe.run()
-        return 0
-    # The document comes first: nothing is read, locked or changed for one that is not valid.
-    document = (
-        sys.stdin.buffer.read(_stdin_limit())
-        if verb not in ("check", "restore", "show") and "--apply" not in options
-        else None
-    )
-    vm = None
-    if verb in ("pre", "post", "clean", "update_sg", "update_nic"):
-        from ..vm import decode, parse
-
-        vm = parse(decode(document or b""))
+def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str) -> int:
+    run = __import__(f"{__package__}.{verb.module or name}", fromlist=["run"]).run
+    if not verb.locks:
+        return run() or 0
     from ..lock import held
     from .node import Node
 
     settings = config.load()
-    with held(f"{verb} of VM {vm.vm_id}" if vm else verb, settings.lock_timeout):
+    with held(holder, settings.lock_timeout):
         node = Node.find(settings, dry_run="--dry-run" in options)
-        if verb == "pre" and vm:
-            from . import pre
-
-            pre.run(node, vm)
-        elif verb == "clean" and vm:
-            from . import clean
-
-            clean.run(node, vm)
-        elif vm:
-            from . import post
-
-            post.run(node, vm)
-        elif verb == "peers":
-            from . import peers
-
-            peers.run(node, document)
-        elif verb == "restore":
-            from . import restore
-
-            restore.run(node)
-        elif verb == "check":
-            from . import check
-
-            return check.run(node, as_json="--json" in options)
-        else:
-            from . import show
-
-            show.run(node, as_json="--json" in options)
-    return 0
+        given = [document] if verb.stdin else [verb.option in options] if verb.option else []
+        return run(node, *given) or 0
 
 
-def _stdin_limit() -> int:
-    return 12 * 1024 * 1024  # more than any valid document: its own check names the limit
-
-
-def _fail(verb: str, sentence: str) -> int:
-    """Report twice, as OpenNebula needs it: the ERROR line for the VM's log, the plain one for its ERROR attribute."""
-    sentence = " ".join(sentence.split())
-    print(f"ERROR: {verb}: {sentence}", file=sys.stderr)
-    print(f"{verb}: {sentence}", file=sys.stderr)
-    log(ERROR, f"{verb}: {sentence}")
+def _fail(name: str, verb: Verb, line: str, sentence: str) -> int:
+    """Report a failure to the journal and on stderr."""
+    log(ERROR, f"{line}: {sentence}")
+    # OpenNebula reads it twice: the ERROR line for the VM's log, the plain one for its ERROR attribute.
+    print(f"ERROR: {name}: {sentence}\n{name}: {sentence}", file=sys.stderr)
     return 1
