@@ -145,7 +145,7 @@ def test_without_the_driver_it_is_silent(host: Host) -> None:
             "echo first >&2; printf 'sudo: \"a[b]\\\\\\t\\303\\244\" is bad' >&2; exit 1",
             "sudo: 'a(b)/' is bad; run 'install",
         ),
-        ("echo 'ERROR: probe: bad; do that' >&2; echo 'probe: bad; do that' >&2; exit 1", "probe: bad; do that"),
+        ("echo first >&2; echo 'aws-ovs: probe: bad; do that' >&2; exit 1", "aws-ovs: probe: bad; do that"),
     ],
 )
 def test_a_program_that_cannot_run_is_an_error_too(host: Host, sudo: str, sentence: str) -> None:

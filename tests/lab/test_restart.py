@@ -175,7 +175,9 @@ def test_restore_says_that_ovs_vswitchd_does_not_run(fresh_lab: Lab) -> None:
     done = host.run(["aws-ovs", "restore"], check=False)
     host.start_ovs()
     assert done.returncode == 1
-    assert done.stderr.endswith("restore: ovs-vswitchd does not run; start it: systemctl start openvswitch-switch\n")
+    assert done.stderr == (
+        "aws-ovs: restore: ovs-vswitchd does not run; start it: systemctl start openvswitch-switch\n"
+    )
 
 
 WAIT = "other_config:flow-restore-wait"

@@ -121,7 +121,9 @@ def _report(name: str, verb: Verb, options: set[str], line: str) -> int:
             from ..vm import decode, parse
 
             document = parse(decode(document))
+            nics = ",".join(str(nic.nic_id) for nic in document.concerned)
             holder = f"{name} of VM {document.vm_id}"
+            line += f": VM {document.vm_id}" + (f" NIC {nics}" if nics else "")
         code = _run(name, verb, options, document, holder)
     except KeyboardInterrupt:
         return _fail(name, verb, line, "interrupted; run it again")
@@ -148,6 +150,9 @@ def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str) -
 def _fail(name: str, verb: Verb, line: str, sentence: str) -> int:
     """Report a failure to the journal and on stderr."""
     log(ERROR, f"{line}: {sentence}")
-    # OpenNebula reads it twice: the ERROR line for the VM's log, the plain one for its ERROR attribute.
-    print(f"ERROR: {name}: {sentence}\n{name}: {sentence}", file=sys.stderr)
+    if verb.stdin == _VM:
+        # OpenNebula reads it twice: the ERROR line for the VM's log, the plain one for its ERROR attribute.
+        print(f"ERROR: {name}: {sentence}\n{name}: {sentence}", file=sys.stderr)
+    else:
+        print(f"aws-ovs: {name}: {sentence}", file=sys.stderr)
     return 1

@@ -276,10 +276,13 @@ def quiet(host: Host) -> None:
 
 
 def complaint(action: Action, ended: CompletedProcess[str]) -> str:
-    """What is wrong with how an action has failed; nothing when it said it as OpenNebula needs it."""
+    """Say what is wrong with how an action has failed; nothing when it said it as its caller needs it."""
     lines = ended.stderr.splitlines()
-    good = ended.returncode == 1 and len(lines) == 2 and lines[0] == f"ERROR: {lines[1]}"
-    if good and lines[1].startswith(f"{action.verb}: "):
+    if action.verb == "peers":  # the front-end reads the last line
+        good = len(lines) == 1 and lines[0].startswith("aws-ovs: peers: ")
+    else:  # OpenNebula reads both
+        good = len(lines) == 2 and lines[0] == f"ERROR: {lines[1]}" and lines[1].startswith(f"{action.verb}: ")
+    if good and ended.returncode == 1:
         return ""
     return f"exit code {ended.returncode}, stderr {ended.stderr[-300:]!r}"
 

@@ -1,0 +1,164 @@
+"""The node's program: its table of verbs, what it refuses, and how it reports."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import inspect
+import io
+import re
+import subprocess
+import sys
+import syslog
+import types
+from pathlib import Path
+
+import pytest
+
+from tests.unit.documents import recorded
+from vnm_aws import config
+from vnm_aws.driver import main
+from vnm_aws.driver.main import VERBS
+from vnm_aws.errors import AwsOvsError
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = recorded("deploy", "03-post.xml")
+ATTACH = recorded("attach-alias-external", "02-post.xml")
+FOR_OPENNEBULA = ("pre", "post", "clean", "update_sg", "update_nic")
+
+
+@pytest.fixture
+def journalled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that reach the journal."""
+    lines: list[str] = []
+    monkeypatch.setattr(syslog, "syslog", lambda _, line: lines.append(line))
+    return lines
+
+
+@pytest.fixture
+def unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node whose configuration is not usable."""
+
+    def load() -> None:
+        raise AwsOvsError("aws_ovs.yaml: no\nsuch thing", "mend it")
+
+    monkeypatch.setattr(config, "load", load)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str, stdin: bytes = b"") -> int:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(base64.b64encode(stdin) if stdin else b"")))
+    return main.main(["aws-ovs", *words])
+
+
+def test_the_usage_names_every_verb_with_its_words() -> None:
+    text = main.usage()
+    for name, verb in VERBS.items():
+        words = [re.escape(word) for word in (*verb.arguments, *([f"[{verb.option}]"] if verb.option else []))]
+        assert re.search(rf"(?m)^  {' '.join([name, *words])}( {{2,}}\S|$)", text), name
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_has_a_module_that_takes_what_the_table_says(name: str) -> None:
+    verb = VERBS[name]
+    run = importlib.import_module(f"vnm_aws.driver.{verb.module or name}").run
+    second = {"VM document": "vm", "peer list": "document"}.get(verb.stdin, "as_json" if verb.option else "")
+    assert list(inspect.signature(run).parameters) == ["node"] * verb.locks + [second] * bool(second)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prepare",), ("pre", "one-1"), ("post", "one-1", "h1", "more"), ("check", "--apply"), ("restore", "--json"),
+        ("peers", "--json"), ("post", "one 1", "h1"), ("clean", "../h1"), ("clean", ""), ("clean", "h1\n"), ("show", "--"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_the_table_does_not_know_is_wrong_usage(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], journalled: list[str]
+) -> None:
+    assert call(monkeypatch, *words) == 2
+    assert re.fullmatch(r"aws-ovs: cannot take '.*'; see 'aws-ovs --help'\n", capsys.readouterr().err)
+    assert journalled == []
+
+
+@pytest.mark.usefixtures("unusable")
+@pytest.mark.parametrize("name", [name for name in VERBS if name != "probe"])
+def test_an_error_is_printed_twice_only_where_opennebula_reads_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], journalled: list[str]
+) -> None:
+    assert call(monkeypatch, name, stdin=DEPLOY) == 1
+    sentence = f"{name}: aws_ovs.yaml: no such thing; mend it"
+    twice = f"ERROR: {sentence}\n{sentence}\n"
+    assert capsys.readouterr().err == (twice if name in FOR_OPENNEBULA else f"aws-ovs: {sentence}\n")
+    assert len(journalled) == 1
+
+
+@pytest.mark.usefixtures("unusable")
+@pytest.mark.parametrize(
+    ("words", "document", "line"),
+    [
+        (("post", "one-1", "h1"), DEPLOY, "post one-1 h1: VM 1 NIC 0,1: aws_ovs.yaml: no such thing; mend it"),
+        (("pre",), ATTACH, "pre: VM 1 NIC 0: aws_ovs.yaml: no such thing; mend it"),
+        (("clean", "h1"), b"<VM>", "clean h1: the VM document is not well-formed XML"),
+        (("peers", "--apply"), b"", "peers: aws_ovs.yaml: no such thing; mend it"),
+    ],
+)
+def test_a_failure_in_the_journal_names_the_vm_and_its_nics(
+    words: tuple[str, ...], document: bytes, line: str, monkeypatch: pytest.MonkeyPatch, journalled: list[str]
+) -> None:
+    assert call(monkeypatch, *words, stdin=document) == 1
+    assert [entry.startswith(line) for entry in journalled] == [True], journalled
+
+
+def test_success_in_the_journal_names_the_vm_and_its_nics(
+    monkeypatch: pytest.MonkeyPatch, journalled: list[str]
+) -> None:
+    monkeypatch.setattr(main, "_run", lambda *_: 0)
+    assert call(monkeypatch, "post", "one-1", "h1", stdin=DEPLOY) == 0
+    assert re.fullmatch(r"post one-1 h1: VM 1 NIC 0,1: done in \d+ ms", journalled[0])
+
+
+@pytest.mark.parametrize("name", ["post", "check"])
+def test_what_nobody_has_foreseen_is_a_sentence_and_its_traceback_is_in_the_journal(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], journalled: list[str]
+) -> None:
+    monkeypatch.setattr(config, "load", lambda: vars()["nothing"])
+    assert call(monkeypatch, name, stdin=DEPLOY) == 1
+    error = capsys.readouterr().err
+    assert error.endswith(f"{name}: internal error, KeyError: 'nothing'; report it with 'journalctl -t aws_ovs'\n")
+    prefix = "post: VM 1 NIC 0,1: " if name == "post" else "check: "
+    assert f"{prefix}Traceback (most recent call last):" in journalled
+    assert all(line.startswith(prefix) for line in journalled)
+
+
+def test_an_interruption_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], journalled: list[str]
+) -> None:
+    def load() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "load", load)
+    assert call(monkeypatch, "show") == 1
+    assert capsys.readouterr().err == "aws-ovs: show: interrupted; run it again\n"
+    assert journalled == ["show: interrupted; run it again"]
+
+
+@pytest.mark.usefixtures("unusable", "journalled")
+def test_stdin_is_read_only_by_verbs_that_get_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, verb in VERBS.items():
+        stdin = types.SimpleNamespace(buffer=io.BytesIO(base64.b64encode(DEPLOY)))
+        monkeypatch.setattr(sys, "stdin", stdin)
+        if verb.locks:
+            main.main(["aws-ovs", name])
+            assert (stdin.buffer.tell() > 0) == bool(verb.stdin), name
+            stdin.buffer.seek(0)
+            main.main(["aws-ovs", name, *([verb.option] if verb.option else [])])
+            assert (stdin.buffer.tell() > 0) == (bool(verb.stdin) and not verb.option), name
+
+
+def test_the_program_loads_no_verb_before_it_runs() -> None:
+    script = "import sys; from vnm_aws.driver import main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    loaded = {name.removeprefix("vnm_aws.") for name in done.stdout.split() if name.startswith("vnm_aws")}
+    assert loaded == {"vnm_aws", "driver", "driver.main", "config", "files", "addresses", "errors", "journal", "mtu"}
