@@ -1,16 +1,36 @@
 """Packaging of the aws_ovs network driver."""
 
+import hashlib
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 _here = Path(__file__).parent
 # Read, not imported: the package may need what is not installed yet.
-_version = re.search(
-    r'^__version__ = "(.+)"$', (_here / "vnm_aws/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
-)
+_init = (_here / "vnm_aws/__init__.py").read_text(encoding="utf-8")
+_version = re.search(r'^__version__ = "(.+)"$', _init, re.MULTILINE)
 assert _version, "vnm_aws/__init__.py has no __version__"
+
+
+class _Build(build_py):
+    """Build the package, with a build number behind its version: two builds are told apart, whoever made them."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            text = f"{_init[: _version.end() - 1]}+{_build_number()}{_init[_version.end() - 1 :]}"
+            (Path(self.build_lib) / "vnm_aws/__init__.py").write_text(text, encoding="utf-8")
+
+
+def _build_number() -> str:
+    """Digest the package's files: no Git is needed, and a changed checkout has another one, too."""
+    digest = hashlib.sha256()
+    for path in sorted(_here.glob("vnm_aws/**/*.py")):
+        digest.update(f"{path.relative_to(_here)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
+
 
 setup(
     name="aws_ovs",
@@ -19,6 +39,7 @@ setup(
     long_description=(_here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    cmdclass={"build_py": _Build},
     packages=find_packages(include=["vnm_aws", "vnm_aws.*"]),
     python_requires=">=3.10",
     install_requires=[

@@ -14,7 +14,6 @@ import pytest
 
 from tests.world.hosts.host import Host
 from tests.world.lab import Lab
-from vnm_aws import __version__
 from vnm_aws.overlay.tunnels import Peer, digest
 
 PROBE = "/var/tmp/one/im/kvm-probes.d/host/system/aws_ovs.sh"
@@ -49,7 +48,7 @@ def mesh(lab: Lab) -> str:
 def test_it_reports_what_the_front_end_needs_to_know(fresh_lab: Lab, host: Host) -> None:
     fresh_lab.tunnels(host.name)
     assert probe(host) == {
-        "VERSION": __version__,
+        "VERSION": host.run(["aws-ovs", "--version"]).stdout.split()[1],
         "VTEP": host.instance.private_ip,
         "UNDERLAY_MTU": "9001",
         "GUEST_MTU": "1450",
