@@ -168,7 +168,7 @@ def _open_vswitch(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     for plan in restore.plans(node, ports):
         for reason in plan.reasons:
             right = False
-            if "of no VM that the driver knows" not in reason:  # _plugged has told of those, and restore cuts them off
+            if reason not in plan.strangers:  # _plugged has told of those, and restore cuts them off
                 yield Difference(reason)
     if right:  # flows are made of port numbers: what they should be is not known before
         yield from _flows(node, ports)

@@ -72,11 +72,13 @@ class Transaction:
     Attributes:
         operations: what to do.
         reasons: what is not as it should be, for people.
+        strangers: those of the reasons that are about a port of no VM that the driver knows.
     """
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.reasons: list[str] = []
+        self.strangers: list[str] = []
         self._names = 0
 
     def name(self) -> str:
@@ -242,6 +244,7 @@ def plan_guests(db: Ovsdb, ports: Iterable[GuestPort]) -> Transaction:
         if marked != ids and (port or row.ids.get(ROLE) == "guest"):
             whose = f"of VM {port.vm_id}" if port else "of no VM that the driver knows"
             changes.reasons.append(f"port {row.name} {whose} is marked otherwise than it should be (external_ids)")
+            changes.strangers += [] if port else changes.reasons[-1:]
             changes.operations.append(replace_ids("Interface", [["name", "==", row.name]], GUEST_KEYS, ids))
     return changes
 
