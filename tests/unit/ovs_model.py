@@ -7,7 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from vnm_aws.config import Config
-from vnm_aws.driver import restore
+from vnm_aws.driver import restore, state
 from vnm_aws.driver.node import Node
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.overlay import openflow
@@ -192,6 +192,16 @@ class FlowTables:
                 self._line(flows, line)
             self.bridges[bridge] = flows
 
+    def read(self, bridge: str, cookie: str) -> list[str]:
+        """Tell the flows with a cookie, as lines that add them again."""
+        value, mask = (int(text, 16) for text in cookie.removeprefix("cookie=").split("/"))
+        flows = self.bridges.get(bridge, {}).items()
+        return [
+            f"flow add cookie={owner:#x},{match} actions={actions}"
+            for match, (owner, actions) in flows
+            if owner & mask == value & mask
+        ]
+
     def _line(self, flows: dict[str, tuple[int, str]], line: str) -> None:
         added, deleted = _FLOW.fullmatch(line), _DELETE.fullmatch(line)
         if added:
@@ -223,8 +233,9 @@ def model(address: str, faults: Faults) -> Model:
         tables.apply(bundles, database.bridges())
 
     underlay = Underlay("ens5", address, "10.0.0.0/24", 9001)
-    node = Node(Config(), underlay, database, apply_flows=apply_flows)
-    for changes in restore.plans(node, []):
+    node = Node(Config(), underlay, database, apply_flows=apply_flows, read_flows=tables.read)
+    nothing = state.Stored([], {})
+    for changes in restore.plans(node, nothing):
         node.commit(changes)
-    node.flow(restore.all_flows(node, []))
+    node.flow(restore.all_flows(node, nothing))
     return Model(node, database, tables)

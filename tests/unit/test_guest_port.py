@@ -8,7 +8,7 @@ from tests.unit.documents import recorded, with_value
 from vnm_aws import vm
 from vnm_aws.addresses import Network
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay.guest_port import GuestPort, Mapping, SharedAddress, from_json, plan, to_json
+from vnm_aws.overlay.guest_port import GuestPort, Mapping, SharedAddress, plan
 from vnm_aws.vm import PortRange
 
 TRANSIT = Network("198.18.0.0/15", "transit_range")
@@ -84,11 +84,3 @@ def test_an_exhausted_transit_range_is_said() -> None:
     full = {f"198.18.0.{number}" for number in range(256)}
     with pytest.raises(AwsOvsError, match=r"198\.18\.0\.0/24 has no free address"):
         plan(1, machine.nics[0], 5, Network("198.18.0.0/24", "transit_range"), {}, full)
-
-
-@pytest.mark.parametrize(
-    "operation", ["deploy/03-post.xml", "deploy-ports/03-post.xml", "live-migrate-alias/04-post.xml"]
-)
-def test_the_kept_form_is_the_same(operation: str) -> None:
-    planned = ports(recorded(*operation.split("/")))
-    assert from_json(to_json(planned)) == planned

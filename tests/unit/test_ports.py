@@ -41,7 +41,7 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
     monkeypatch.setattr(eni, "is_local", lambda address: False)
     monkeypatch.setattr(state, "DIRECTORY", str(tmp_path))
     node = Node(Config(), eni.Underlay("ens5", "10.0.0.11", "10.0.0.0/24", 9001), Counting(Faults()), dry_run=True)
-    for changes in restore.plans(node, ports(DEPLOY)):
+    for changes in restore.plans(node, state.Stored(ports(DEPLOY), {})):
         node.db.commit(changes.operations)
     return node
 

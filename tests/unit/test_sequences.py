@@ -142,7 +142,8 @@ def check(world: World, cloud: Cloud) -> None:
     """What must hold on every node, whatever came before."""
     for host in HOSTS:
         node = world.at(host)
-        ports = state.everything()
+        stored = state.everything()
+        ports = stored.ports
         here = {
             (machine.vm_id, nic.nic_id)
             for machine in cloud.machines.values()
@@ -152,7 +153,7 @@ def check(world: World, cloud: Cloud) -> None:
         assert {(port.vm_id, port.nic_id) for port in ports} == here, "no state of a VM where it is not"
         check_claims(node, ports)
         check_flows(node, ports)
-        assert [reason for plan in restore.plans(node.node, ports) for reason in plan.reasons] == [], (
+        assert [reason for plan in restore.plans(node.node, stored) for reason in plan.reasons] == [], (
             "a second plan changes nothing"
         )
 
@@ -178,7 +179,7 @@ def check_claims(node: Model, ports: list[GuestPort]) -> None:
 def check_flows(node: Model, ports: list[GuestPort]) -> None:
     """The flows are those of the ports that there are, and a VM's come from its own port only."""
     wanted = FlowTables()
-    wanted.apply(restore.all_flows(node.node, ports), node.database.bridges())
+    wanted.apply(restore.all_flows(node.node, state.Stored(ports, {})), node.database.bridges())
     for bridge in wanted.bridges:
         assert of_vms(node.flows, bridge, ports) == of_vms(wanted, bridge, ports), bridge
     numbers = {name: number for name, (number, _) in node.database.interfaces().items()}

@@ -20,10 +20,6 @@ from .node import Node
 
 _RESTORE = "run 'aws-ovs restore'"
 _SYNC = "run 'oneaws mesh sync --all' on the front-end"
-_SEND = (
-    "let OpenNebula send the VM again: 'onesecgroup commit' with a security group of one of its NICs, or power it off "
-    "and resume it"
-)
 _OURS = ("guest", "node", "patch", "tunnel")
 
 
@@ -55,16 +51,16 @@ def differences(node: Node) -> list[Difference]:
     """Everything that differs, each once, the causes first."""
     if node_module.vswitchd() == node_module.NOT_RUNNING:
         return [Difference("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")]
-    ports = state.everything()
+    stored = state.everything()
     parts = (
-        _plugged(node, ports),
-        _files(),
+        _plugged(node, stored),
+        (Difference(error.what, error.remedy) for error in stored.unreadable.values()),
         _marker(node),
         _peers(node),
         _strangers(node),
         _upcalls(node),
-        _open_vswitch(node, ports),
-        _kernel(node, ports),
+        _open_vswitch(node, stored),
+        _kernel(node, stored.ports),
         (Difference(*trouble) for trouble in surroundings.troubles()),
     )
     found: dict[str, Difference] = {}
@@ -80,11 +76,6 @@ def _explained(part: Iterable[Difference]) -> Iterator[Difference]:
         yield from part
     except AwsOvsError as bad:
         yield Difference(bad.what, bad.remedy)
-
-
-def _files() -> Iterator[Difference]:
-    for vm_id in state.damaged():
-        yield Difference(f"the file of VM {vm_id} in {state.DIRECTORY} is damaged", _SEND)
 
 
 def _peers(node: Node) -> Iterator[Difference]:
@@ -162,19 +153,19 @@ def _upcalls(node: Node) -> Iterator[Difference]:
         )
 
 
-def _open_vswitch(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
+def _open_vswitch(node: Node, stored: state.Stored) -> Iterator[Difference]:
     """The driver's bridges and ports, and then flows."""
     right = True
-    for plan in restore.plans(node, ports):
+    for plan in restore.plans(node, stored):
         for reason in plan.reasons:
             right = False
             if reason not in plan.strangers:  # _plugged has told of those, and restore cuts them off
                 yield Difference(reason)
     if right:  # flows are made of port numbers: what they should be is not known before
-        yield from _flows(node, ports)
+        yield from _flows(node, stored)
 
 
-def _plugged(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
+def _plugged(node: Node, stored: state.Stored) -> Iterator[Difference]:
     """Ports as the hypervisor has plugged them in. It comes first, because restore closes what a lost file opened."""
     found, bound, on = node.db.transact(
         [
@@ -186,7 +177,7 @@ def _plugged(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     names = {str(row["_uuid"]): row["name"] for row in bound}
     bridge_of = {names[str(one)]: row["name"] for row in on for one in as_list(row["ports"]) if str(one) in names}
     interfaces = {row["name"]: row for row in found}
-    for port in ports:
+    for port in stored.ports:
         row, bridge = interfaces.get(port.name), bridge_of.get(port.name)
         whose, guest = f"port {port.name} of VM {port.vm_id}", f"one-{port.vm_id}"
         if row is None or bridge is None:
@@ -203,13 +194,15 @@ def _plugged(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
             yield Difference(
                 f"{whose} has no device: {row['error'] or 'not there'}", f"see whether {guest} runs: 'virsh list'"
             )
-    known = {port.name for port in ports}
+    known = {port.name for port in stored.ports}
     driven = {row["name"] for row in on if as_dict(row["external_ids"]).get(bridges.ROLE) in ("overlay", "vnet")}
     for name, row in sorted(interfaces.items()):
         bridge = bridge_of.get(name, "")
         gone = row["ofport"] == -1 and name.startswith("one-")  # the plan for guest ports tells of these
-        if name not in known and name != bridge and bridge in driven and not gone:
-            yield from _unknown(name, bridge, as_dict(row["external_ids"]))
+        ids = as_dict(row["external_ids"])
+        left_alone = bridges.marked_vm(ids) in stored.unreadable
+        if name not in known and name != bridge and bridge in driven and not gone and not left_alone:
+            yield from _unknown(name, bridge, ids)
 
 
 def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference]:
@@ -220,19 +213,19 @@ def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference
         yield Difference(
             f"port {name} on bridge {bridge} is of VM {vm_id}, whose file in {state.DIRECTORY} is lost: the next "
             "'aws-ovs restore' or start of a VM closes it",
-            _SEND,
+            state.SEND,
         )
     elif role not in _OURS:
         remove = f"remove it: ovs-vsctl del-port {name}"
         yield Difference(
             f"port {name} on bridge {bridge} is of no VM that the driver knows, and passes nothing",
-            f"{_SEND}; if there is no such VM, {remove}" if name.startswith("one-") else remove,
+            f"{state.SEND}; if there is no such VM, {remove}" if name.startswith("one-") else remove,
         )
 
 
-def _flows(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
+def _flows(node: Node, stored: state.Stored) -> Iterator[Difference]:
     """Flows that are missing, changed, or nobody's."""
-    for bridge, bundle in restore.all_flows(node, ports).items():
+    for bridge, bundle in restore.all_flows(node, stored).items():
         examples: dict[tuple[str, str], str] = {}
         kinds: Counter[tuple[str, str]] = Counter()
         for line in comparison.compare(bridge, bundle):

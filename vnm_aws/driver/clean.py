@@ -9,7 +9,7 @@ from ..overlay.guest_port import GuestPort, plan
 from ..vm import Nic, Vm
 from . import state
 from .node import Node
-from .ports import apply, plan_ports
+from .ports import apply, marked_ports, plan_ports
 
 
 def run(node: Node, vm: Vm) -> None:
@@ -20,17 +20,22 @@ def run(node: Node, vm: Vm) -> None:
     """
     observed = node.observe()
     known = state.load(vm.vm_id)
-    present = {port.nic_id for port in known}
+    remembered = marked_ports(observed, vm.vm_id) if known is None else known
+    present = {port.nic_id for port in remembered}
     leaving = [nic for nic in vm.concerned if nic.attach] if vm.attaching else vm.nics
     # For the bridges of what this node has forgotten, the document serves.
-    before = [*known, *_from_document(node, vm, [nic for nic in leaving if nic.nic_id not in present])]
-    concerned = {nic.nic_id for nic in vm.concerned}
+    before = [*remembered, *_from_document(node, vm, [nic for nic in leaving if nic.nic_id not in present])]
+    # When the file cannot be read, only the document tells of the VM's other NICs: all are written anew.
+    nics = vm.nics if known is None else vm.concerned
+    concerned = {nic.nic_id for nic in nics}
+    if known is None or not vm.attaching:
+        concerned |= present
     if not vm.attaching:
-        apply(node, observed, Change(vm.vm_id, before, [], concerned | present, whole=True), known)
+        apply(node, observed, Change(vm.vm_id, before, [], concerned, whole=True), known)
         return
-    parents = [_without_attached(nic) for nic in vm.concerned if not nic.attach and nic.nic_id in present]
+    parents = [_without_attached(nic) for nic in nics if not nic.attach and nic.nic_id in present]
     after = [port for port in before if port.nic_id not in concerned]
-    after += plan_ports(node, observed, vm.vm_id, parents, known)
+    after += plan_ports(node, observed, vm.vm_id, parents, remembered)
     after.sort(key=lambda port: port.nic_id)
     apply(node, observed, Change(vm.vm_id, before, after, concerned), known)
 

@@ -29,10 +29,12 @@ class Node:
         db: Ovsdb,
         dry_run: bool = False,
         apply_flows: Callable[[openflow.Bundles], None] = openflow.apply,
+        read_flows: Callable[[str, str], list[str]] = openflow.read,
     ) -> None:
         self.config, self.underlay, self.db, self.dry_run = settings, underlay, db, dry_run
         self.transit = Network(settings.transit_range, "transit_range")
         self._apply_flows = apply_flows
+        self.read_flows = read_flows
 
     @classmethod
     def find(cls, settings: config.Config, dry_run: bool = False) -> Node:

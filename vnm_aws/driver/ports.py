@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 
 from ..errors import AwsOvsError
-from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, Interface, as_interfaces, guest_ids
+from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, Interface, as_interfaces, guest_ids, marked_vm
 from ..overlay.flows import Change, Observed, changed_flows
 from ..overlay.guest_port import Claim, GuestPort, plan
 from ..overlay.ovsdb import Operation, replace_ids, select
@@ -100,24 +100,48 @@ def _refuse_own(node: Node, nic: Nic, address: str) -> None:
         )
 
 
-def apply(node: Node, observed: Observed, change: Change, known: list[GuestPort]) -> None:
+def marked_ports(observed: Observed, vm_id: int) -> list[GuestPort]:
+    """List the ports that are marked as those of a VM: where they are, and nothing of what their flows are made of."""
+    ports = []
+    for guest in observed.guests:
+        if marked_vm(guest.ids) == vm_id:
+            nic_id = int(guest.ids["aws_ovs-port"].partition("/")[2])
+            bridge, _, vni = guest.ids["aws_ovs-network"].rpartition("/")
+            ports.append(GuestPort(vm_id, nic_id, guest.name, bridge, int(vni), "", (), (), (), True, True, (), ()))
+    return ports
+
+
+def apply(node: Node, observed: Observed, change: Change, known: list[GuestPort] | None) -> None:
     """Change the guest ports of a VM; when that fails, change them back.
 
     Args:
         node: this node.
         observed: its ports as they are.
         change: what changes.
-        known: the VM's guest ports so far; those of the change may also hold what only the document tells.
+        known: the VM's guest ports so far; those of the change may also hold what only the document tells. None when
+            the VM's file cannot be read: then nothing is undone, and the file stays until all else is done.
 
     Raises:
         AwsOvsError: the change was refused; it has been undone.
     """
+    if known is None:
+        _carry_out(node, observed, change)
+        _save(node, change)
+        return
     try:
+        _save(node, change)
         _carry_out(node, observed, change)
     except BaseException:
+        undo = change._replace(before=change.after, after=known)
         with contextlib.suppress(Exception):
-            _carry_out(node, observed, change._replace(before=change.after, after=known))
+            _save(node, undo)
+            _carry_out(node, observed, undo)
         raise
+
+
+def _save(node: Node, change: Change) -> None:
+    if not node.dry_run:
+        state.save(change.vm_id, change.after)
 
 
 def _carry_out(node: Node, observed: Observed, change: Change) -> None:
@@ -132,8 +156,6 @@ def _carry_out(node: Node, observed: Observed, change: Change) -> None:
     operations.append(select("Bridge", [], ["name"]))
     if node.dry_run:
         operations = operations[-len(new) - 1 :]
-    else:
-        state.save(change.vm_id, change.after)
     *replies, existing = node.db.transact(operations)
     interfaces = [interface for reply in replies if isinstance(reply, list) for interface in as_interfaces(reply)]
     numbers = {interface.name: interface.ofport for interface in interfaces if interface.ofport}

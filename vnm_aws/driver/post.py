@@ -7,7 +7,7 @@ from ..overlay.flows import Change
 from ..vm import Vm
 from . import state
 from .node import Node
-from .ports import apply, check_mtu, plan_ports, require
+from .ports import apply, check_mtu, marked_ports, plan_ports, require
 
 
 def run(node: Node, vm: Vm) -> None:
@@ -16,11 +16,14 @@ def run(node: Node, vm: Vm) -> None:
     Raises:
         AwsOvsError: a NIC cannot work here; the node is as it was before.
     """
+    known = state.load(vm.vm_id)
+    if known is None:
+        vm = vm._replace(attaching=False)  # only the document tells of the other NICs: all are written anew
     nics = vm.concerned
     check_mtu(node, nics)
     node.ensure_base()
     observed = node.observe()
-    before = state.load(vm.vm_id)
+    before = marked_ports(observed, vm.vm_id) if known is None else known
     planned = plan_ports(node, observed, vm.vm_id, nics, before)
     require(node, planned)
     # After `pre` they are there; an update may bring another VLAN_ID.
@@ -35,4 +38,4 @@ def run(node: Node, vm: Vm) -> None:
         concerned |= {port.nic_id for port in before}
         rest = []
     after = sorted([*planned, *rest], key=lambda port: port.nic_id)
-    apply(node, observed, Change(vm.vm_id, before, after, concerned), known=before)
+    apply(node, observed, Change(vm.vm_id, before, after, concerned), known)

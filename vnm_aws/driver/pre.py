@@ -18,6 +18,6 @@ def run(node: Node, vm: Vm) -> None:
     nics = vm.concerned
     check_mtu(node, nics)
     node.ensure_base()  # first: what a reboot has left behind takes no address
-    plan_ports(node, node.observe(), vm.vm_id, nics, state.load(vm.vm_id))
+    plan_ports(node, node.observe(), vm.vm_id, nics, state.load(vm.vm_id) or [])
     networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
     node.commit(bridges.plan_networks(node.db, networks, node.config.datapath_type))

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from .. import files
 from ..errors import AwsOvsError
 from ..overlay import bridges, comparison, flows, tunnels, upcalls
-from ..overlay.guest_port import GuestPort
 from ..overlay.openflow import Bundles
-from ..overlay.pipeline import overlay_bridge
+from ..overlay.pipeline import flow, overlay_bridge
 from ..underlay import kernel
 from . import node as node_module
 from . import state
@@ -39,17 +38,17 @@ def run(node: Node) -> None:
 
 
 def _build(node: Node) -> None:
-    ports, settings = state.everything(), node.config
-    for changes in plans(node, ports):
+    stored, settings = state.everything(), node.config
+    for changes in plans(node, stored):
         node.commit(changes)
     kernel.ensure(node.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
-    node.flow(all_flows(node, ports))
+    node.flow(all_flows(node, stored))
 
 
 def _preview(node: Node) -> None:
     """Print what differs in Open vSwitch's database, the kernel and the flows; nothing when all is right."""
-    ports, settings, is_right = state.everything(), node.config, True
-    for changes in plans(node, ports):
+    stored, settings, is_right = state.everything(), node.config, True
+    for changes in plans(node, stored):
         node.commit(changes)
         is_right = is_right and not changes.operations
     if upcalls.waits(node.db):
@@ -59,30 +58,38 @@ def _preview(node: Node) -> None:
     if not is_right:  # flows are made of port numbers
         print("# what flows should be is known when the changes to the database have been made")
         return
-    for bridge, bundle in all_flows(node, ports).items():
+    for bridge, bundle in all_flows(node, stored).items():
         for line in comparison.compare(bridge, bundle):
             print(bridge, line)
 
 
-def plans(node: Node, ports: list[GuestPort]) -> Iterator[bridges.Transaction]:
-    """Plan the bridges, patch ports and tunnels that the peers and these ports need.
+def plans(node: Node, stored: state.Stored) -> Iterator[bridges.Transaction]:
+    """Plan the bridges, patch ports and tunnels that the peers and the stored ports need, and the marks of guest ports.
 
     Each transaction is planned when the one before it has been carried out.
     """
     yield bridges.plan_overlay(node.db, node.config.datapath_type, node.config.internet_mtu)
-    if ports:
-        networks = {(port.bridge, port.vni) for port in ports}
+    if stored.ports:
+        networks = {(port.bridge, port.vni) for port in stored.ports}
         yield bridges.plan_networks(node.db, networks, node.config.datapath_type)
     yield tunnels.plan(node.db, tunnels.load(), node.underlay.address)
-    yield bridges.plan_guests(node.db, ports)
+    yield bridges.plan_guests(node.db, stored.ports, untouched=stored.unreadable)
 
 
-def all_flows(node: Node, ports: list[GuestPort]) -> Bundles:
-    """Compile all flows of the driver's bridges, for ports that are plugged in; they replace what is there."""
+def all_flows(node: Node, stored: state.Stored) -> Bundles:
+    """Compile all flows of the driver's bridges, for ports that are plugged in; they replace what is there.
+
+    What there is of a VM whose file cannot be read is among them, as it is: the marks of its ports say which networks
+    need flows for it, and cookies say which flows are its own.
+    """
     observed, settings = node.observe(), node.config
     (rows,) = node.db.transact([bridges.select_role("node")])
     numbers = {port.name: port.ofport for port in bridges.as_interfaces(rows)}
     gateway, repair = numbers[bridges.GATEWAY_PORT], numbers[bridges.REPAIR_PORT]
     base = overlay_bridge.node(gateway, repair, settings.gateway_mac, settings.transit_range)
     base += tunnels.flows(node.db, tunnels.load(), node.underlay.address)
-    return flows.all_flows(observed, base, ports, settings.gateway_mac)
+    bundles = flows.all_flows(observed, base, stored.ports, settings.gateway_mac)
+    for bridge, lines in bundles.items():
+        for vm_id in stored.unreadable:
+            lines += node.read_flows(bridge, flow.of_vm(vm_id))
+    return bundles

@@ -17,7 +17,7 @@ _PEER = ("name", "vtep", "state", "rx_packets", "tx_packets", "rx_bytes", "tx_by
 
 def gather(node: Node) -> dict[str, Any]:
     """Everything that `show` prints, as plain values."""
-    seen, ports, observed = tunnels.observe(node.db), state.everything(), node.observe()
+    seen, ports, observed = tunnels.observe(node.db), state.everything().ports, node.observe()
     plugged = set(observed.numbers())
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}

@@ -1,35 +1,79 @@
-"""The desired state of the node's guest ports: one file a VM under /run, because VMs do not outlive a reboot either."""
+"""The desired state of the node's guest ports: one file a VM under /run, because VMs do not outlive a reboot either.
+
+A file outlives updates of the driver, and returns to an older version. Whoever changes `GuestPort`, or what is in it:
+
+- A new field gets a default, which means what the driver did before there was the field. Files that lack it are read,
+  and versions that do not know it ignore it.
+- Anything else (a field that goes or means something else) is a new `SCHEMA`, and `_decode` reads the older ones.
+
+What cannot be read is not unknown: `restore` leaves the VM's flows and marks as they are until OpenNebula sends the VM again.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any, NamedTuple
 
 from .. import files
+from ..errors import AwsOvsError
 from ..lock import RUN
-from ..overlay.guest_port import GuestPort, from_json, to_json
+from ..overlay.guest_port import GuestPort, Mapping, SharedAddress
+from ..vm import PortRange
 
 DIRECTORY = f"{RUN}/vms"
+SCHEMA = 1
+SEND = (
+    "let OpenNebula send the VM again: 'onesecgroup commit' with a security group of one of its NICs, or power it off "
+    "and resume it"
+)
+"""The remedy for what this node has forgotten of a VM."""
 
 
-def _path(vm_id: int) -> str:
-    return f"{DIRECTORY}/{vm_id}.json"
+class Stored(NamedTuple):
+    """What the files of all VMs say.
+
+    Attributes:
+        ports: their guest ports.
+        unreadable: the VMs whose files cannot be read, each with the reason and a remedy.
+    """
+
+    ports: list[GuestPort]
+    unreadable: dict[int, AwsOvsError]
 
 
-def load(vm_id: int) -> list[GuestPort]:
-    """The ports of a VM; none when the node does not know it, or its file is damaged and `post` must write it anew."""
-    try:
-        with open(_path(vm_id), encoding="utf-8") as file:
-            return from_json(file.read())
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return []
+def load(vm_id: int) -> list[GuestPort] | None:
+    """Read the ports of a VM.
+
+    Returns:
+        the ports, none when the node does not know the VM; None when there is a file that cannot be read.
+    """
+    read = _read(vm_id)
+    return None if isinstance(read, AwsOvsError) else read
+
+
+def everything() -> Stored:
+    """Read the ports of all VMs."""
+    stored = Stored([], {})
+    for vm_id in _vm_ids():
+        read = _read(vm_id)
+        if isinstance(read, AwsOvsError):
+            stored.unreadable[vm_id] = read
+        else:
+            stored.ports.extend(read)
+    return stored
 
 
 def save(vm_id: int, ports: list[GuestPort]) -> None:
     """Keep the ports of a VM; without any, the node forgets the VM."""
     if ports:
-        files.replace(_path(vm_id), to_json(ports))
+        files.replace(_path(vm_id), _encode(ports))
     else:
         files.remove(_path(vm_id))
+
+
+def _path(vm_id: int) -> str:
+    return f"{DIRECTORY}/{vm_id}.json"
 
 
 def _vm_ids() -> list[int]:
@@ -40,11 +84,67 @@ def _vm_ids() -> list[int]:
     return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal())
 
 
-def damaged() -> list[int]:
-    """The VMs whose files say nothing."""
-    return [vm_id for vm_id in _vm_ids() if not load(vm_id)]
+def _read(vm_id: int) -> list[GuestPort] | AwsOvsError:
+    """Read the ports of a VM, or tell why that is not possible."""
+    whose = f"the file of VM {vm_id} in {DIRECTORY}"
+    try:
+        with open(_path(vm_id), encoding="utf-8") as file:
+            document = json.load(file)
+        if isinstance(document, dict) and document["schema"] > SCHEMA:
+            # Its fields may mean something else here; the flows that the other version made are right.
+            what = f"{whose} has schema {document['schema']}, of a newer version of the driver"
+            return AwsOvsError(what, f"install that version again, or {SEND}")
+        return _decode(document, vm_id)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return AwsOvsError(f"{whose} is damaged", SEND)
 
 
-def everything() -> list[GuestPort]:
-    """The ports of all VMs."""
-    return [port for vm_id in _vm_ids() for port in load(vm_id)]
+def _encode(ports: list[GuestPort]) -> str:
+    fields = [
+        {
+            **port._asdict(),
+            "mappings": [mapping._asdict() for mapping in port.mappings],
+            "shared": [
+                {**shared._asdict(), "ports": shared.ports and shared.ports._asdict()} for shared in port.shared
+            ],
+        }
+        for port in ports
+    ]
+    return json.dumps({"schema": SCHEMA, "ports": fields}, separators=(",", ":"))
+
+
+def _decode(document: Any, vm_id: int) -> list[GuestPort]:
+    stored = document if isinstance(document, list) else document["ports"]  # 0.1.0 wrote a list
+    ports = [_port(fields) for fields in stored]
+    if not ports or any(port.vm_id != vm_id for port in ports):
+        raise ValueError(document)
+    return ports
+
+
+def _port(fields: dict[str, Any]) -> GuestPort:
+    port: GuestPort = _fill(GuestPort, fields)
+    numbers = (port.vm_id, port.nic_id, port.vni)
+    texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways)
+    if not all(isinstance(value, int) for value in numbers) or not all(isinstance(value, str) for value in texts):
+        raise TypeError(fields)
+    return port._replace(
+        addresses=tuple(port.addresses),
+        ip6=tuple(port.ip6),
+        gateways=tuple(port.gateways),
+        mappings=tuple(_fill(Mapping, mapping) for mapping in port.mappings),
+        shared=tuple(_shared(shared) for shared in port.shared),
+    )
+
+
+def _shared(fields: Any) -> SharedAddress:
+    shared: SharedAddress = _fill(SharedAddress, fields)
+    return shared._replace(ports=_fill(PortRange, shared.ports) if shared.ports else None)
+
+
+def _fill(kind: Any, values: Any) -> Any:
+    """Make a tuple with names of its values: an object's, whose unknown keys are ignored, or a list's as in 0.1.0."""
+    if isinstance(values, dict):
+        return kind(**{key: values[key] for key in kind._fields if key in values})
+    return kind(*values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
@@ -64,6 +64,12 @@ def guest_ids(port: GuestPort) -> dict[str, str]:
     claims = " ".join(map(str, port.claims))
     values = ("guest", f"{port.vm_id}/{port.nic_id}", f"{port.bridge}/{port.vni}", claims)
     return dict(zip(GUEST_KEYS, values, strict=True))
+
+
+def marked_vm(ids: dict[str, str]) -> int | None:
+    """Read whose port an interface is marked as; None when it is no guest port."""
+    vm_id = ids.get("aws_ovs-port", "").partition("/")[0]
+    return int(vm_id) if vm_id.isdecimal() else None
 
 
 class Transaction:
@@ -215,10 +221,10 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
     return changes
 
 
-def plan_guests(db: Ovsdb, ports: Iterable[GuestPort]) -> Transaction:
+def plan_guests(db: Ovsdb, ports: Iterable[GuestPort], untouched: Collection[int] = ()) -> Transaction:
     """Plan the changes that mark the guest ports that are plugged in, and no others.
 
-    They also unplug the ports that a reboot has left behind.
+    They also unplug the ports that a reboot has left behind. What is marked as a port of a VM of `untouched` stays.
     """
     changes, wanted = Transaction(), {port.name: port for port in ports}
     of_vnets = [ids_include(**{ROLE: "vnet"})]
@@ -229,6 +235,7 @@ def plan_guests(db: Ovsdb, ports: Iterable[GuestPort]) -> Transaction:
             select("Bridge", of_vnets, ["ports"]),
         ]
     )
+    interfaces = [row for row in interfaces if marked_vm(as_dict(row["external_ids"])) not in untouched]
     on_vnets = {str(port) for row in vnets for port in as_list(row["ports"])}
     # -1: there is no such device. Open vSwitch keeps ports for ever, but VMs and their devices do not outlive a reboot.
     lost = {row["name"] for row in interfaces if row["ofport"] == -1 and re.match(_GUEST, row["name"])} - set(wanted)

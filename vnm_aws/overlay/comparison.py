@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Iterable
 
-from ..errors import AwsOvsError
-from .openflow import TIMEOUT_S
+from . import openflow
 from .pipeline import OverlayTable, flow
 
 _ADD = "flow add "
@@ -24,13 +22,8 @@ def compare(bridge: str, bundle: Iterable[str]) -> list[str]:
     Raises:
         AwsOvsError: ovs-ofctl cannot compare them.
     """
-    switch = f"unix:/run/openvswitch/{bridge}.mgmt"  # a bare name could be a file here
     with tempfile.NamedTemporaryFile("w", suffix=".flows") as file:
         file.writelines(f"{line.removeprefix(_ADD)}\n" for line in bundle if line.startswith(_ADD))
         file.flush()
-        argv = ["ovs-ofctl", f"--timeout={TIMEOUT_S}", "diff-flows", switch, file.name]
-        done = subprocess.run(argv, capture_output=True, text=True)
-    if done.returncode not in (0, 2):
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise AwsOvsError(f"ovs-ofctl cannot compare the flows of bridge {bridge} ({why})", "see 'ovs-vsctl show'")
-    return [line for line in done.stdout.splitlines() if not (line[1:].startswith(_LEARNED[0]) and _LEARNED[1] in line)]
+        lines = openflow.ask("diff-flows", bridge, file.name, answers=(0, 2))
+    return [line for line in lines if not (line[1:].startswith(_LEARNED[0]) and _LEARNED[1] in line)]

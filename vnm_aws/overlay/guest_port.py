@@ -8,9 +8,7 @@ one for the same guest address, is mapped onto the node-side address with connec
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..addresses import Network, int_to_ip, ip_to_int
 from ..errors import AwsOvsError
@@ -155,24 +153,3 @@ def _free(transit: Network, used: set[str]) -> str:
     raise AwsOvsError(
         f"transit_range {transit} has no free address", "enlarge it in aws_ovs.yaml and run 'onehost sync -f'"
     )
-
-
-def to_json(ports: Iterable[GuestPort]) -> str:
-    """Write a VM's ports as the text in which they are kept."""
-    return json.dumps([port._asdict() for port in ports], separators=(",", ":"))
-
-
-def from_json(text: str) -> list[GuestPort]:
-    """Read the ports in a text that `to_json` wrote."""
-    return [_from_dict(fields) for fields in json.loads(text)]
-
-
-def _from_dict(fields: dict[str, Any]) -> GuestPort:
-    for key in ("addresses", "ip6", "gateways"):
-        fields[key] = tuple(fields[key])
-    fields["mappings"] = tuple(Mapping(*pair) for pair in fields["mappings"])
-    fields["shared"] = tuple(
-        SharedAddress(private_ip, outside, PortRange(*ports) if ports else None)
-        for private_ip, outside, ports in fields["shared"]
-    )
-    return GuestPort(**fields)

@@ -42,9 +42,14 @@ def delete(cookie: int) -> str:
     return f"flow delete cookie={cookie:#x}/-1"
 
 
+def of_vm(vm_id: int) -> str:
+    """Write the match for the cookies of all NICs of a VM."""
+    return f"cookie={port_cookie(vm_id, 0):#x}/{(1 << 64) - (1 << 16):#x}"
+
+
 def delete_vm(vm_id: int) -> str:
     """Write the line that deletes the flows of all NICs of a VM."""
-    return f"flow delete cookie={port_cookie(vm_id, 0):#x}/{(1 << 64) - (1 << 16):#x}"
+    return f"flow delete {of_vm(vm_id)}"
 
 
 def goto(table: int) -> str:
