@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`; both set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup machines demo quick test test-all test-kernel unit frontend lab smoke lint bench replay clean
+.PHONY: help setup machines demo quick test test-all test-kernel test-oned unit frontend lab smoke lint bench replay clean
 
 PYTHON := .venv/bin/python
 CODE := $(wildcard vnm_aws tests bench)
@@ -48,6 +48,9 @@ unit: setup ## tests that need neither root nor Open vSwitch
 
 frontend: setup ## tests of the front-end half, with an EC2 and an oned over HTTP
 	$(PYTHON) -m pytest -q -n auto --dist loadgroup tests/frontend $(EFFECTS)
+
+test-oned: setup ## tests of the front-end, and the life of a VM in the lab, with the real oned that is installed here
+	@ONED=real $(PYTHON) -m pytest -q -n auto --dist loadfile tests/frontend tests/lab/test_real_oned.py
 
 lab: machines ## tests with real packets on the lab's hosts
 	$(IN_LABS) -q tests/lab $(EFFECTS)

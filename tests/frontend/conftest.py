@@ -10,9 +10,27 @@ import pytest
 
 from tests.world.ec2.region import Ec2World
 from tests.world.oned.server import Oned
+from tests.world.real_oned import installed
+from tests.world.real_oned.play import RealOned
 from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import Cloud
+from .real import RealCloud, skip_what_cannot_run
+
+
+def pytest_configure() -> None:
+    """End the run with a sentence when the tests are to use a real oned and this machine has none."""
+    if installed.wanted():
+        try:
+            installed.find()
+        except installed.UnavailableError as error:
+            pytest.exit(str(error), installed.NOT_RUN)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that a real oned has no part in, or cannot be made to do."""
+    if installed.wanted():
+        skip_what_cannot_run(items)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +56,7 @@ def ec2(ec2_world: Ec2World) -> Any:
 @pytest.fixture(scope="session")
 def oned_server() -> Iterator[Oned]:
     """An oned for all tests of this process. Tests use `cloud`."""
-    with Oned() as started:
+    with RealOned(installed.find()) if installed.wanted() else Oned() as started:
         yield started
 
 
@@ -46,7 +64,8 @@ def oned_server() -> Iterator[Oned]:
 def cloud(ec2_world: Ec2World, oned_server: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     """An EC2 and an oned as they are at the start; this process finds them as the programs do."""
     oned_server.reset()
-    made = Cloud(ec2_world, oned_server, tmp_path)
+    real = isinstance(oned_server, RealOned)
+    made = RealCloud(ec2_world, oned_server, tmp_path) if real else Cloud(ec2_world, oned_server, tmp_path)
     for key, value in made.environment.items():
         monkeypatch.setenv(key, value)
     return made
