@@ -116,9 +116,10 @@ class Daemon:
         shutil.rmtree(self.home)
 
     def log(self) -> str:
-        """Read its log."""
+        """Read its log, without the calls."""
         path = self.home / "var" / "oned.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return "\n".join(line for line in lines if line and "[ReM][D]" not in line)
 
     def reset(self) -> None:
         """Put the database back to what it was at the start. oned reads it anew for every object."""
@@ -170,7 +171,7 @@ class Daemon:
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not within {_WAIT_S} s\n{self.log()[-3000:]}")
-            time.sleep(0.01)
+            time.sleep(0.02)
 
 
 def _free_ports(count: int) -> list[int]:
