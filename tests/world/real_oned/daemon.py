@@ -79,7 +79,9 @@ class Daemon:
         auth = self.home / "one_auth"
         auth.write_text(SESSION + "\n")
         self.drivers = Drivers(self.home / "lib" / "mads")
-        self._process = self._start([str(found.program), "-f"], {"ONE_LOCATION": str(self.home), "ONE_AUTH": str(auth)})
+        # Drivers inherit it, and the scripts that they run find their way back to this oned.
+        environment = {"ONE_LOCATION": str(self.home), "ONE_AUTH": str(auth), "ONE_XMLRPC": self.endpoint}
+        self._process = self._start([str(found.program), "-f"], environment)
         try:
             self._started()
             shutil.copy(self._database, self._database.with_suffix(".empty"))
