@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -47,8 +46,7 @@ def test_every_command_and_hook_together_need_what_the_policy_allows(cloud: Clou
 
 def test_the_policy_allows_nothing_that_is_not_used(cloud: Cloud) -> None:
     source = (ROOT / "vnm_aws" / "frontend" / "ec2.py").read_text()
-    methods = {action: re.sub(r"(?<!^)(?=[A-Z])", "_", action).lower() for action in allowed()}
-    assert [action for action, method in methods.items() if not re.search(rf"\b{method}\b", source)] == []
+    assert [action for action in allowed() if f'"{action}"' not in source] == []
 
 
 def test_its_calls_do_not_grow_with_elastic_ips_and_with_vms_only_by_pages(cloud: Cloud) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import boto3
+import botocore
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -31,10 +31,12 @@ _GONE = ("terminated", "shutting-down")
 _RETRIES = 10
 """botocore backs off by itself, up to 20 s, when EC2 throttles or has a fault; AWS_MAX_ATTEMPTS goes before."""
 
-
 _Filters = list[dict[str, Any]]
 _FILTER_VALUES = 200
 """The most values that EC2 takes for a filter."""
+
+_KEYS = {"DescribeInstances": "Reservations"}
+"""Where the reply to a call lists what it describes, if not under the call's own name."""
 
 
 class Ec2Error(AwsOvsError):
@@ -146,36 +148,34 @@ class Ec2:
         """Name the Region in use."""
         return str(self._client.meta.region_name)
 
-    def _call(self, action: str, do: Callable[[], Any]) -> Any:
+    def _call(self, action: str, **arguments: object) -> Any:
+        """Make a call of EC2's API; of one that answers in pages, read them all."""
         if self._unreachable:  # after minutes of trying; whatever else is to be done need not wait as long again
             raise self._unreachable
+        method = botocore.xform_name(action)
         try:
-            return do()
+            if self._client.can_paginate(method):
+                return self._client.get_paginator(method).paginate(**arguments).build_full_result()
+            return getattr(self._client, method)(**arguments)
         except ClientError as error:
             raise _refused(action, error) from None
         except NoCredentialsError:
-            raise AwsOvsError(
-                "there are no AWS credentials for this user",
-                "give the front-end an instance profile with share/aws/iam-policy.json",
-            ) from None
+            remedy = "give the front-end an instance profile with share/aws/iam-policy.json"
+            raise AwsOvsError("there are no AWS credentials for this user", remedy) from None
         except (EndpointConnectionError, ConnectTimeoutError) as error:
             self._unreachable = AwsOvsError(f"EC2 cannot be reached ({error})", "check the Region and the network")
             raise self._unreachable from None
         except BotoCoreError as error:
             raise AwsOvsError(f"EC2 did not answer {action} ({type(error).__name__}: {error})", "try again") from None
 
-    def _pages(
-        self, action: str, method: str, key: str, filters: _Filters | None = None, **arguments: object
-    ) -> list[Any]:
-        if filters is not None:
-            arguments["Filters"] = filters
+    def _change(self, action: str, **arguments: object) -> None:
+        self.changes += 1
+        self._call(action, **arguments)
 
-        def read() -> list[Any]:
-            pages = self._client.get_paginator(method).paginate(**arguments)
-            return [item for page in pages for item in page[key]]
-
-        items: list[Any] = self._call(action, read)
-        return items
+    def _describe(self, action: str, asked: list[_Filters]) -> list[dict[str, Any]]:
+        """Read the things that match one of these lists of filters."""
+        key = _KEYS.get(action, action.removeprefix("Describe"))
+        return [item for filters in asked for item in self._call(action, Filters=filters)[key]]
 
     def instances(self, wanted: TagFilter | Collection[str], vpc_id: str = "") -> list[Instance]:
         """Read the instances with certain tags, or with certain ids; ids that EC2 does not know are left out.
@@ -184,17 +184,13 @@ class Ec2:
             wanted: which.
             vpc_id: only those of this VPC.
         """
-        vpc = [{"Name": "vpc-id", "Values": [vpc_id]}] if vpc_id else []
         if isinstance(wanted, TagFilter):
             asked = [[{"Name": f"tag:{name}", "Values": [value]} for name, value in wanted.pairs]]
         else:
             asked = _by_value("instance-id", wanted)
-        return [
-            _instance(item)
-            for filters in asked
-            for reservation in self._pages("DescribeInstances", "describe_instances", "Reservations", filters + vpc)
-            for item in reservation["Instances"]
-        ]
+        vpc = [{"Name": "vpc-id", "Values": [vpc_id]}] if vpc_id else []
+        reservations = self._describe("DescribeInstances", [filters + vpc for filters in asked])
+        return [_instance(item) for reservation in reservations for item in reservation["Instances"]]
 
     def interfaces(self, vpc_ids: Collection[str]) -> dict[str, Interface]:
         """Read all ENIs of VPCs, by id; those of others in them are needed to know which addresses are free."""
@@ -211,11 +207,7 @@ class Ec2:
 
     def _interfaces(self, asked: list[_Filters]) -> dict[str, Interface]:
         return {
-            item["NetworkInterfaceId"]: _interface(item)
-            for filters in asked
-            for item in self._pages(
-                "DescribeNetworkInterfaces", "describe_network_interfaces", "NetworkInterfaces", filters
-            )
+            item["NetworkInterfaceId"]: _interface(item) for item in self._describe("DescribeNetworkInterfaces", asked)
         }
 
     def elastic_ips(self, allocation_ids: Collection[str] | None = None) -> dict[str, ElasticIp]:
@@ -227,73 +219,44 @@ class Ec2:
         return self._elastic_ips(_by_value("private-ip-address", [private_ip]))
 
     def _elastic_ips(self, asked: list[_Filters]) -> dict[str, ElasticIp]:
-        items: list[Any] = []
-        for filters in asked:
-            read = partial(self._client.describe_addresses, Filters=filters)
-            items += self._call("DescribeAddresses", read)["Addresses"]
-        return {eip.allocation_id: eip for eip in map(_elastic_ip, items) if eip.allocation_id}
+        eips = map(_elastic_ip, self._describe("DescribeAddresses", asked))
+        return {eip.allocation_id: eip for eip in eips if eip.allocation_id}
 
     def address_limits(self, instance_types: Collection[str]) -> dict[str, int]:
         """Read how many IPv4 addresses an ENI of each instance type can have, the primary one included."""
         limits = {}
         types = sorted(instance_types)
         for start in range(0, len(types), 100):  # EC2 takes 100 a call
-            chunk = types[start : start + 100]
-            items = self._pages(
-                "DescribeInstanceTypes", "describe_instance_types", "InstanceTypes", InstanceTypes=chunk
-            )
-            limits.update(
-                {item["InstanceType"]: int(item["NetworkInfo"]["Ipv4AddressesPerInterface"]) for item in items}
-            )
+            for item in self._call("DescribeInstanceTypes", InstanceTypes=types[start : start + 100])["InstanceTypes"]:
+                limits[item["InstanceType"]] = int(item["NetworkInfo"]["Ipv4AddressesPerInterface"])
         return limits
 
     def subnets(self, subnet_ids: Collection[str]) -> dict[str, Subnet]:
         """Read subnets, by id."""
         return {
             item["SubnetId"]: Subnet(item["SubnetId"], item["CidrBlock"], item["AvailableIpAddressCount"])
-            for filters in _by_value("subnet-id", subnet_ids)
-            for item in self._pages("DescribeSubnets", "describe_subnets", "Subnets", filters)
+            for item in self._describe("DescribeSubnets", _by_value("subnet-id", subnet_ids))
         }
 
     def elastic_ip_quota(self) -> int:
         """Read how many Elastic IPs the account may have in the Region; 0 when EC2 does not say."""
-        name = "vpc-max-elastic-ips"
-        reply = self._call(
-            "DescribeAccountAttributes", lambda: self._client.describe_account_attributes(AttributeNames=[name])
-        )
+        reply = self._call("DescribeAccountAttributes", AttributeNames=["vpc-max-elastic-ips"])
         values = [value["AttributeValue"] for item in reply["AccountAttributes"] for value in item["AttributeValues"]]
         return int(values[0]) if values else 0
 
     def assign(self, eni_id: str, addresses: Sequence[str]) -> None:
         """Put private addresses on an ENI, in one call; from other ENIs they are taken, with their Elastic IPs."""
-        self.changes += 1
-        self._call(
-            "AssignPrivateIpAddresses",
-            lambda: self._client.assign_private_ip_addresses(
-                NetworkInterfaceId=eni_id, PrivateIpAddresses=list(addresses), AllowReassignment=True
-            ),
-        )
+        wanted = {"NetworkInterfaceId": eni_id, "PrivateIpAddresses": list(addresses)}
+        self._change("AssignPrivateIpAddresses", **wanted, AllowReassignment=True)
 
     def unassign(self, eni_id: str, address: str) -> None:
         """Take a secondary private address from an ENI."""
-        self.changes += 1
-        self._call(
-            "UnassignPrivateIpAddresses",
-            lambda: self._client.unassign_private_ip_addresses(NetworkInterfaceId=eni_id, PrivateIpAddresses=[address]),
-        )
+        self._change("UnassignPrivateIpAddresses", NetworkInterfaceId=eni_id, PrivateIpAddresses=[address])
 
     def associate(self, allocation_id: str, eni_id: str, private_ip: str) -> None:
         """Let an Elastic IP lead to a private address of an ENI, wherever it led before."""
-        self.changes += 1
-        self._call(
-            "AssociateAddress",
-            lambda: self._client.associate_address(
-                AllocationId=allocation_id,
-                NetworkInterfaceId=eni_id,
-                PrivateIpAddress=private_ip,
-                AllowReassociation=True,
-            ),
-        )
+        wanted = {"AllocationId": allocation_id, "NetworkInterfaceId": eni_id, "PrivateIpAddress": private_ip}
+        self._change("AssociateAddress", **wanted, AllowReassociation=True)
 
     def confirm(self, what: str, visible: Callable[[], bool]) -> None:
         """Wait until EC2 shows a change.
@@ -309,9 +272,8 @@ class Ec2:
         pause = 0.1
         while not visible():
             if time.monotonic() + pause > deadline:
-                raise AwsOvsError(
-                    f"EC2 took {what} but does not show it after {self._patience:.0f} s", "run 'oneaws reconcile' later"
-                )
+                text = f"EC2 took {what} but does not show it after {self._patience:.0f} s"
+                raise AwsOvsError(text, "run 'oneaws reconcile' later")
             time.sleep(pause)
             pause = min(pause * 2, 5)
 
