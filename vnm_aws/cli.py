@@ -12,8 +12,9 @@ import click
 
 from . import __version__, config
 from .frontend import settings
-from .frontend.terminal import Progress, table
+from .frontend.terminal import Progress
 from .journal import ERROR, INFO, explain, log
+from .table import table
 
 if TYPE_CHECKING:
     from .frontend.plan import Outcome

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..overlay import tunnels
 from ..overlay.guest_port import GuestPort
+from ..table import table
 from . import node as node_module
 from . import state
 from .node import Node
@@ -63,31 +64,21 @@ def run(node: Node, as_json: bool) -> None:
     if as_json:
         print(json.dumps(everything, indent=2))
         return
-    underlay = everything["underlay"]
-    print(
-        f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}, guests up to {everything['guest_mtu']}\n"
+    underlay, mtu = everything["underlay"], everything["guest_mtu"]
+    columns = ("vm_id", "nic_id", "name", "bridge", "vni")
+    nowhere = {"ip": "", "aws_private_ip": "", "outside": ""}
+    reaches = [(port, reach) for port in everything["ports"] for reach in port["reaches"] or [nowhere]]
+    tables: tuple[tuple[Sequence[str], list[list[Any]]], ...] = (
+        (
+            ("PEER", "VTEP", "TUNNEL", *(name.upper() for name in _PEER[3:])),
+            [[peer[key] for key in _PEER] for peer in everything["peers"]],
+        ),
+        (("BRIDGE", "VNI", "PORTS"), [[*network.values()] for network in everything["networks"]]),
+        (
+            ("VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE"),
+            [[*(port[key] for key in columns), *reach.values()] for port, reach in reaches],
+        ),
     )
-    _table(
-        ("PEER", "VTEP", "TUNNEL", *(name.upper() for name in _PEER[3:])),
-        [tuple(str(peer[key]) for key in _PEER) for peer in everything["peers"]],
-    )
-    print()
-    _table(
-        ("BRIDGE", "VNI", "PORTS"),
-        [(one["bridge"], str(one["vni"]), str(one["ports"])) for one in everything["networks"]],
-    )
-    print()
-    _table(
-        ("VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE"),
-        [
-            (*(str(port[key]) for key in ("vm_id", "nic_id", "name", "bridge", "vni")), *reach.values())
-            for port in everything["ports"]
-            for reach in port["reaches"] or [{"ip": "", "aws_private_ip": "", "outside": ""}]
-        ],
-    )
-
-
-def _table(head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
-    for line in [head, *lines]:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print(f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}, guests up to {mtu}")
+    for head, lines in tables:
+        print(f"\n{table(head, lines, gap='  ')}")

@@ -5,26 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Collection, Sequence
 
 _EVERY_S = 0.1
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[object]], right: Collection[str] = ()) -> str:
-    """Lay out a table with a head, as wide as it must be.
-
-    Args:
-        head: names of the columns.
-        lines: their values.
-        right: columns of numbers, which are aligned to the right.
-    """
-    rows = [list(head), *([str(value) for value in line] for line in lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-
-    def cell(text: str, column: int) -> str:
-        return text.rjust(widths[column]) if head[column] in right else text.ljust(widths[column])
-
-    return "\n".join(" ".join(cell(text, column) for column, text in enumerate(row)).rstrip() for row in rows)
 
 
 class Progress:
