@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import json
 import os
 import sys
@@ -12,14 +15,28 @@ import click
 
 from . import __version__, config
 from .frontend import settings
+from .frontend.plan import Outcome
 from .frontend.terminal import Progress
 from .journal import ERROR, INFO, explain, log
 from .table import table
 
+
+class _Later:
+    """Import a module of the front-end when it is used: --help and completion need not wait for boto3 and pyone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"{__package__}.frontend.{name}"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._name), name)
+
+
 if TYPE_CHECKING:
-    from .frontend.plan import Outcome
+    from .frontend import health, listing, reconcile, registration
     from .frontend.reconcile import Stage
     from .frontend.world import World
+else:
+    health, listing, reconcile, registration = map(_Later, ("health", "listing", "reconcile", "registration"))
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _RIGHT = {"ID", "FREE", "TVM", "UP", "DOWN", "MTU", "AR"}
@@ -69,19 +86,13 @@ def main(ctx: click.Context, path: str) -> None:
 
 
 def _world(ctx: click.Context) -> World:
-    from .frontend.world import World  # with boto3 and pyone: not for --help and completion
+    from .frontend.world import World
 
     return World(settings.load(ctx.find_root().obj))
 
 
 def _listing(function: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
-
-
-def _changing(function: _F) -> _F:
-    function = _listing(function)
-    function = click.option("-v", "--verbose", is_flag=True, help="Print each step to stderr.")(function)
-    return click.option("--dry-run", is_flag=True, help="Print what would be changed; change nothing.")(function)
 
 
 def _print(lines: Sequence[dict[str, Any]], head: Sequence[str], as_json: bool) -> None:
@@ -91,30 +102,27 @@ def _print(lines: Sequence[dict[str, Any]], head: Sequence[str], as_json: bool) 
         click.echo(table(head, [[line[key] for key in head] for line in lines], _RIGHT))
 
 
-def _change(
-    ctx: click.Context,
-    stages: Callable[[World], Iterator[Stage]],
-    dry_run: bool,
-    verbose: bool,
-    as_json: bool,
-    queue: str = "",
-) -> None:
-    """Carry out stages of the reconciler and print what came of it."""
-    from .frontend import reconcile
-    from .frontend.plan import Outcome
+def _changing(stages: Callable[..., Iterator[Stage]]) -> Callable[..., None]:
+    """Make the body of a command, and its options, of a function that lists stages of the reconciler."""
 
-    world, progress = _world(ctx), Progress(verbose)
-    outcome = Outcome(dry_run, progress)
-    if dry_run:
-        reconcile.carry_out(world, stages(world), outcome)
-    else:
-        with reconcile.turn(world, f"oneaws {ctx.command_path.partition(' ')[2]}", queue) as our_turn:
+    @click.option("--dry-run", is_flag=True, help="Print what would be changed; change nothing.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print each step to stderr.")
+    @_listing
+    @click.pass_context
+    def run(ctx: click.Context, /, dry_run: bool, verbose: bool, as_json: bool, **arguments: Any) -> None:
+        world, progress = _world(ctx), Progress(verbose)
+        outcome = Outcome(dry_run, progress)
+        name = ctx.command_path.partition(" ")[2]
+        queue = name if name == "reconcile" else ""  # the timer starts it, however long the one before takes
+        with contextlib.nullcontext(True) if dry_run else reconcile.turn(world, f"oneaws {name}", queue) as our_turn:
             if our_turn:
-                reconcile.carry_out(world, stages(world), outcome)
+                reconcile.carry_out(world, stages(world, **arguments), outcome)
             else:
                 click.echo("oneaws: another front-end leads, or another run is waiting already", err=True)
-    progress.end()
-    _report(outcome, as_json)
+        progress.end()
+        _report(outcome, as_json)
+
+    return functools.update_wrapper(run, stages)
 
 
 def _report(outcome: Outcome, as_json: bool) -> None:
@@ -156,23 +164,18 @@ def host_list(ctx: click.Context, as_json: bool) -> None:
     FREE is how many more private addresses the host's ENI can have, of as many VMs with an Elastic IP; the scheduler sees it as
     EC2_FREE_ADDRESSES.
     """
-    from .frontend import listing
-
     head = ("ID", "NAME", "CLUSTER", "INSTANCE", "TYPE", "ZONE", "EC2", "FREE", "TVM", "STAT")
     _print(listing.host_lines(_world(ctx)), head, as_json)
 
 
 @host.command("sync")
 @_changing
-@click.pass_context
-def host_sync(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+def host_sync(world: World) -> Iterator[Stage]:
     """Make the EC2 instances with the tag of host_filter hosts, and tell all hosts their peers.
 
     A host whose instance is terminated is disabled and marked with EC2_INSTANCE_STATE=terminated. No host is ever deleted.
     """
-    from .frontend import reconcile
-
-    _change(ctx, reconcile.of_hosts, dry_run, verbose, as_json)
+    return reconcile.of_hosts(world)
 
 
 @main.group()
@@ -189,8 +192,6 @@ def mesh_show(ctx: click.Context, as_json: bool) -> None:
     LIST says whether the host has the present peer list. UP and DOWN count its tunnels, MTU is the greatest for guests,
     VERSION the driver's: these come from the host itself, through OpenNebula's monitoring, and may be ten minutes old.
     """
-    from .frontend import listing
-
     head = ("ID", "NAME", "VTEP", "LIST", "UP", "DOWN", "MTU", "VERSION", "STAT", "ERROR")
     _print(listing.peer_lines(_world(ctx)), head, as_json)
 
@@ -198,15 +199,12 @@ def mesh_show(ctx: click.Context, as_json: bool) -> None:
 @mesh.command("sync")
 @click.option("--all", "everybody", is_flag=True, help="Tell also the hosts that know already.")
 @_changing
-@click.pass_context
-def mesh_sync(ctx: click.Context, everybody: bool, dry_run: bool, verbose: bool, as_json: bool) -> None:
+def mesh_sync(world: World, everybody: bool) -> Iterator[Stage]:
     """Tell the hosts their peers, by ssh, several at once.
 
     A host that does not answer is named; the next 'oneaws reconcile' tries it again.
     """
-    from .frontend import reconcile
-
-    _change(ctx, lambda world: reconcile.of_mesh(everybody), dry_run, verbose, as_json)
+    return reconcile.of_mesh(everybody)
 
 
 @main.group()
@@ -224,8 +222,6 @@ def eip_list(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> No
     HOST is where the private address is now. STATUS is 'ok', 'pending' (the next run changes it), 'unmapped' (the Elastic
     IP does not lead to the private address) or 'problem', with the reasons below.
     """
-    from .frontend import listing
-
     world = _world(ctx)
     lines = listing.elastic_ip_lines(world, {world.network(name).network_id for name in networks})
     quota = listing.quota(world)
@@ -247,27 +243,21 @@ def eip_list(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> No
 @eip.command("sync")
 @click.argument("networks", nargs=-1, metavar="[NETWORK]...")
 @_changing
-@click.pass_context
-def eip_sync(ctx: click.Context, networks: tuple[str, ...], dry_run: bool, verbose: bool, as_json: bool) -> None:
+def eip_sync(world: World, networks: tuple[str, ...]) -> Iterator[Stage]:
     """Bring pools (networks with AWS_EIP_POOL), or some of them, up to date with the Elastic IPs that have their tags.
 
     Each Elastic IP gets an address range of its own, and a private address if it has none. A range that is leased never
     changes. No Elastic IP is ever released, or taken from anything that is not a host.
     """
-    from .frontend import reconcile
-
-    _change(ctx, lambda world: reconcile.of_pools(world, networks), dry_run, verbose, as_json)
+    return reconcile.of_pools(world, networks)
 
 
 @eip.command("follow")
 @click.argument("vms", nargs=-1, type=click.IntRange(min=0), metavar="[VM_ID]...")
 @_changing
-@click.pass_context
-def eip_follow(ctx: click.Context, vms: tuple[int, ...], dry_run: bool, verbose: bool, as_json: bool) -> None:
+def eip_follow(world: World, vms: tuple[int, ...]) -> Iterator[Stage]:
     """Move the private addresses of VMs, or of all VMs, to the hosts where they run, and their Elastic IPs with them."""
-    from .frontend import reconcile
-
-    _change(ctx, lambda world: reconcile.of_vms(world, vms), dry_run, verbose, as_json)
+    return reconcile.of_vms(world, vms)
 
 
 @main.group()
@@ -284,8 +274,6 @@ def vnet_check(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> 
 
     These are the checks that a network must pass when it is created; one may fail them after 'onevnet update'.
     """
-    from .frontend import listing
-
     lines = listing.network_lines(_world(ctx), networks)
     _print(lines, ("ID", "NAME", "BRIDGE", "VNI", "STATUS"), as_json)
     if not as_json:
@@ -298,15 +286,12 @@ def vnet_check(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> 
 
 @main.command("reconcile")
 @_changing
-@click.pass_context
-def reconcile_all(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+def reconcile_all(world: World) -> Iterator[Stage]:
     """Do all of it: hosts, pools, addresses of VMs, free addresses, peers. The timer runs this.
 
     One runs at a time, and one more waits; a third ends at once. Of several front-ends only the leader acts.
     """
-    from .frontend import reconcile
-
-    _change(ctx, reconcile.everything, dry_run, verbose, as_json, queue="reconcile")
+    return reconcile.everything(world)
 
 
 @main.command("check")
@@ -317,8 +302,6 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
     It looks at settings, OpenNebula, EC2, hooks, networks, hosts, Elastic IPs, VMs and peers.
     """
-    from .frontend import health
-
     lines = health.check(_world(ctx))
     _print(lines, ("CHECK", "STATUS", "DETAIL"), as_json)
     if any(line["STATUS"] != "ok" for line in lines):
@@ -335,29 +318,21 @@ def hooks() -> None:
 @click.pass_context
 def hooks_list(ctx: click.Context, as_json: bool) -> None:
     """List the driver's hooks: registered, missing, differs (from its template) or unknown (to this version)."""
-    from .frontend import listing
-
     _print(listing.hook_lines(_world(ctx)), ("ID", "NAME", "STATUS"), as_json)
 
 
 @hooks.command("register")
 @_changing
-@click.pass_context
-def hooks_register(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+def hooks_register(world: World) -> Iterator[Stage]:
     """Register the driver's hooks as its templates are; those that differ are replaced."""
-    from .frontend import reconcile, registration
-
-    _change(ctx, lambda world: reconcile.alone("hooks", registration.plan), dry_run, verbose, as_json)
+    return reconcile.alone("hooks", registration.plan)
 
 
 @hooks.command("remove")
 @_changing
-@click.pass_context
-def hooks_remove(ctx: click.Context, dry_run: bool, verbose: bool, as_json: bool) -> None:
+def hooks_remove(world: World) -> Iterator[Stage]:
     """Remove the driver's hooks from OpenNebula."""
-    from .frontend import reconcile, registration
-
-    _change(ctx, lambda world: reconcile.alone("hooks", registration.plan_removal), dry_run, verbose, as_json)
+    return reconcile.alone("hooks", registration.plan_removal)
 
 
 @main.command("config")
