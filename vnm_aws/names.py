@@ -16,3 +16,35 @@ ROUTE_TABLE = VXLAN_PORT
 RULE_PRIORITY = VXLAN_PORT
 """Priority of the rule that leads to ROUTE_TABLE: behind table `local` (0), so that the node keeps its own addresses,
 and before table `main` (32766), which knows the VMs' addresses as neighbours on the ENI."""
+
+# Attributes of OpenNebula's objects. Of a host: what its template says of its instance.
+INSTANCE_ID, INSTANCE_TYPE, INSTANCE_STATE = "EC2_INSTANCE_ID", "EC2_INSTANCE_TYPE", "EC2_INSTANCE_STATE"
+ZONE, SUBNET_ID, ENI_ID, VTEP = "EC2_AZ", "EC2_SUBNET_ID", "EC2_ENI_ID", "VXLAN_TEP"
+TERMINATED = "terminated"
+"""The EC2_INSTANCE_STATE of a host whose instance is no more."""
+
+FREE_ADDRESSES = "EC2_FREE_ADDRESSES"
+"""How many more private addresses the ENI of a host can have; the scheduler reads it."""
+
+# Of a host: what its own probe reports.
+MESH = "AWS_OVS_MESH"
+"""The digest of the peer list that the host has."""
+
+PEERS_UP, PEERS_DOWN = "AWS_OVS_PEERS_UP", "AWS_OVS_PEERS_DOWN"
+HOST_MTU, HOST_VERSION, HOST_ERROR = "AWS_OVS_GUEST_MTU", "AWS_OVS_VERSION", "AWS_OVS_ERROR"
+
+# Of a network.
+POOL = "AWS_EIP_POOL"
+"""The tags of the Elastic IPs of a network that is a pool."""
+
+# Of an address range, and of a NIC or alias that has an address of it.
+ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP = "AWS_ALLOCATION_ID", "EXTERNAL_IP", "AWS_PRIVATE_IP"
+
+# Of a VM.
+EIP_STATUS = "AWS_EIP_STATUS"
+"""What became of the addresses of a VM, for people. Nothing reads it back."""
+
+EIP_HOST = "AWS_EIP_HOST"
+"""The ID of the host where the private addresses of a VM were brought last; empty when that is not known."""
+
+ERROR = "ERROR"

@@ -15,6 +15,7 @@ from lxml import etree
 
 from . import addresses, mtu
 from .errors import AwsOvsError
+from .names import PRIVATE_IP
 
 DRIVER = "aws_ovs"
 SIZE_LIMIT = 8 * 1024 * 1024
@@ -215,7 +216,7 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
             raise AwsOvsError(
                 f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM", "detach the alias"
             )
-        if parent not in served and alias.text("AWS_PRIVATE_IP"):
+        if parent not in served and alias.text(PRIVATE_IP):
             raise AwsOvsError(
                 f"{alias.name} needs the Elastic IP mapping of {DRIVER}, but its parent NIC {parent} belongs to driver "
                 f"{addresses.shown(drivers[parent])}",
@@ -228,7 +229,7 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
     _refuse_twice("NIC_ID", [str(nic.nic_id) for nic in nics])
     _refuse_twice("TARGET", [nic.target for nic in nics])
     mapped = [ip for nic in nics for ip, ports in nic.private_addresses() if ip and not ports]
-    _refuse_twice("AWS_PRIVATE_IP", mapped)
+    _refuse_twice(PRIVATE_IP, mapped)
     return nics
 
 
@@ -253,11 +254,9 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
     gateway = fields.address("GATEWAY")
     if gateway and gateway == ip:
         raise AwsOvsError(f"{fields.what('GATEWAY')} {gateway} is the VM's own IP", "correct the network's GATEWAY")
-    private_ip = fields.address("AWS_PRIVATE_IP")
+    private_ip = fields.address(PRIVATE_IP)
     if private_ip and not ip:
-        raise AwsOvsError(
-            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM", "use an IP4 address range"
-        )
+        raise AwsOvsError(f"{fields.what(PRIVATE_IP)} {private_ip} needs an IP of the VM", "use an IP4 address range")
     of_guest = guest_mtus.get(fields.text("NIC_ID"), "")
     texts = ((fields.text("MTU"), fields.what("MTU")), (of_guest, f"{fields.name}: GUEST_MTU"))
     mtus = [mtu.parse(text, what) for text, what in texts if text]
@@ -289,12 +288,10 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
 def _alias(fields: _Fields, parent_ip: str | None) -> Alias:
     external = fields.enabled("EXTERNAL", False)
     ours = fields.text("VN_MAD") == DRIVER
-    private_ip = fields.address("AWS_PRIVATE_IP") if ours else None
+    private_ip = fields.address(PRIVATE_IP) if ours else None
     ip = fields.address("IP")
     if private_ip and not (parent_ip if external else ip):
-        raise AwsOvsError(
-            f"{fields.what('AWS_PRIVATE_IP')} {private_ip} needs an IP of the VM", "use an IP4 address range"
-        )
+        raise AwsOvsError(f"{fields.what(PRIVATE_IP)} {private_ip} needs an IP of the VM", "use an IP4 address range")
     return Alias(
         nic_id=fields.number("NIC_ID", 0, 65535),
         ip=ip,

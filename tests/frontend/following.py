@@ -9,10 +9,10 @@ from lxml import etree
 
 from tests.world.ec2.region import Instance
 from vnm_aws.frontend import reconcile
-from vnm_aws.frontend.attributes import EIP_STATUS
 from vnm_aws.frontend.follow import loop
 from vnm_aws.frontend.objects import Address, AwsVm
 from vnm_aws.frontend.plan import Outcome
+from vnm_aws.names import EIP_STATUS
 
 from .cloud import RECORDINGS, Cloud
 

@@ -6,11 +6,11 @@ import pytest
 
 from tests.world.ec2.region import Instance
 from vnm_aws.frontend import reconcile
-from vnm_aws.frontend.attributes import ENI_ID, FREE_ADDRESSES, INSTANCE_ID, INSTANCE_TYPE
 from vnm_aws.frontend.objects import AddressRange
 from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
 from vnm_aws.frontend.reserved import Reserved
+from vnm_aws.names import ENI_ID, FREE_ADDRESSES, INSTANCE_ID, INSTANCE_TYPE
 
 from .cloud import Cloud
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..addresses import Network as Prefix
 from ..addresses import int_to_ip, ip_to_int
 from ..errors import AwsOvsError
-from .attributes import ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP
+from ..names import ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP
 from .ec2 import ElasticIp
 from .objects import Network
 from .reserved import Reserved

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from lxml import etree
 
 from ..journal import ERROR, INFO, explain, log
+from ..names import INSTANCE_ID, VTEP
 from . import objects
-from .attributes import INSTANCE_ID, VTEP
 
 if TYPE_CHECKING:
     from .plan import Outcome

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from .attributes import (
+from ..names import (
     ENI_ID,
     FREE_ADDRESSES,
     INSTANCE_ID,

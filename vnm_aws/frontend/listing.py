@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from .. import names
 from ..errors import AwsOvsError
-from . import attributes, mesh, pools, registration, validation
+from . import mesh, pools, registration, validation
 from .objects import AddressRange, Host, Network
 from .world import World
 
@@ -22,17 +23,17 @@ def host_lines(world: World) -> list[dict[str, Any]]:
             "ID": host.host_id,
             "NAME": host.name,
             "CLUSTER": host.cluster,
-            "INSTANCE": host.template[attributes.INSTANCE_ID],
-            "TYPE": host.template.get(attributes.INSTANCE_TYPE, "-"),
-            "ZONE": host.template.get(attributes.ZONE, "-"),
+            "INSTANCE": host.template[names.INSTANCE_ID],
+            "TYPE": host.template.get(names.INSTANCE_TYPE, "-"),
+            "ZONE": host.template.get(names.ZONE, "-"),
             "ENI": host.eni_id or "-",
-            "EC2": host.template.get(attributes.INSTANCE_STATE, "-"),
-            "FREE": host.template.get(attributes.FREE_ADDRESSES, "-"),
+            "EC2": host.template.get(names.INSTANCE_STATE, "-"),
+            "FREE": host.template.get(names.FREE_ADDRESSES, "-"),
             "TVM": len(host.vms),
             "STAT": _state(host),
         }
         for host in world.hosts
-        if host.template.get(attributes.INSTANCE_ID)
+        if host.template.get(names.INSTANCE_ID)
     ]
 
 
@@ -48,12 +49,12 @@ def peer_lines(world: World) -> list[dict[str, Any]]:
             "NAME": host.name,
             "VTEP": vtep,
             "LIST": "ok" if told else "behind",
-            "UP": host.template.get(attributes.PEERS_UP, "-"),
-            "DOWN": host.template.get(attributes.PEERS_DOWN, "-"),
-            "MTU": host.template.get(attributes.HOST_MTU, "-"),
-            "VERSION": host.template.get(attributes.HOST_VERSION, "-"),
+            "UP": host.template.get(names.PEERS_UP, "-"),
+            "DOWN": host.template.get(names.PEERS_DOWN, "-"),
+            "MTU": host.template.get(names.HOST_MTU, "-"),
+            "VERSION": host.template.get(names.HOST_VERSION, "-"),
             "STAT": _state(host),
-            "ERROR": host.template.get(attributes.HOST_ERROR) or "-",
+            "ERROR": host.template.get(names.HOST_ERROR) or "-",
         }
         for host, vtep, told in mesh.members(world)
     ]
@@ -68,7 +69,7 @@ def elastic_ip_lines(world: World, only: set[int]) -> list[dict[str, Any]]:
     """
     lines = []
     for network in sorted(world.networks, key=lambda network: network.network_id):
-        concerned = network.template.get(attributes.POOL) or network.values_of_ranges(attributes.PRIVATE_IP)
+        concerned = network.template.get(names.POOL) or network.values_of_ranges(names.PRIVATE_IP)
         if network.ours and concerned and (not only or network.network_id in only):
             lines += _of_network(world, world.with_leases(network.network_id))
     return lines
@@ -76,9 +77,9 @@ def elastic_ip_lines(world: World, only: set[int]) -> list[dict[str, Any]]:
 
 def _of_network(world: World, network: Network) -> list[dict[str, Any]]:
     status, reasons = _reports(world, network)
-    ranges = [item for item in network.ranges if item.attributes.get(attributes.PRIVATE_IP)]
+    ranges = [item for item in network.ranges if item.attributes.get(names.PRIVATE_IP)]
     lines = [_of_range(world, network, item, status) for item in ranges]
-    there = {item.attributes.get(attributes.ALLOCATION_ID) for item in ranges}
+    there = {item.attributes.get(names.ALLOCATION_ID) for item in ranges}
     for eip in world.elastic_ips.values():
         target = f"Elastic IP {eip.public_ip}"
         if eip.allocation_id not in there and target in status:
@@ -93,7 +94,7 @@ def _reports(world: World, network: Network) -> tuple[dict[str, str], dict[str, 
     """Collect what the reconciler would do to each Elastic IP of a pool, or has to say about it."""
     reasons: dict[str, list[str]] = defaultdict(list)
     status = {}
-    if network.template.get(attributes.POOL):
+    if network.template.get(names.POOL):
         plan = pools.plan(world, network)
         for change in plan.changes:
             status[change.target] = "pending"
@@ -105,8 +106,8 @@ def _reports(world: World, network: Network) -> tuple[dict[str, str], dict[str, 
 
 
 def _of_range(world: World, network: Network, item: AddressRange, status: dict[str, str]) -> dict[str, Any]:
-    public_ip = item.attributes.get(attributes.EXTERNAL_IP, "")
-    private_ip, allocation = item.attributes[attributes.PRIVATE_IP], item.attributes.get(attributes.ALLOCATION_ID, "")
+    public_ip = item.attributes.get(names.EXTERNAL_IP, "")
+    private_ip, allocation = item.attributes[names.PRIVATE_IP], item.attributes.get(names.ALLOCATION_ID, "")
     eip = world.elastic_ips.get(allocation)
     leads = "ok" if not allocation or (eip is not None and eip.private_ip == private_ip) else "unmapped"
     line = _line(world, network, public_ip, private_ip, allocation, status.get(f"Elastic IP {public_ip}", leads))
@@ -137,13 +138,13 @@ def quota(world: World) -> dict[str, int]:
     return {"allocated": len(world.elastic_ips), "quota": world.ec2.elastic_ip_quota()}
 
 
-def network_lines(world: World, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+def network_lines(world: World, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
     """List the networks of the driver, all or certain ones, and what is wrong with them.
 
     Raises:
         AwsOvsError: a network is not there, or not one of the driver.
     """
-    chosen = [world.network(name) for name in names] or [network for network in world.networks if network.ours]
+    chosen = [world.network(name) for name in wanted] or [network for network in world.networks if network.ours]
     for network in chosen:
         if not network.ours:
             raise AwsOvsError(

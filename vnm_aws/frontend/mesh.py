@@ -15,8 +15,8 @@ from typing import NamedTuple
 from .. import files, lock
 from ..addresses import ipv4
 from ..errors import AwsOvsError
+from ..names import MESH, VTEP
 from ..overlay.tunnels import Peer, digest
-from .attributes import MESH, VTEP
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World

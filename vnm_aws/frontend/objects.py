@@ -13,8 +13,8 @@ from lxml import etree
 
 from ..addresses import ip_to_int
 from ..errors import AwsOvsError
+from ..names import ALLOCATION_ID, ENI_ID, EXTERNAL_IP, INSTANCE_STATE, PRIVATE_IP, TERMINATED
 from ..vm import DRIVER
-from .attributes import ALLOCATION_ID, ENI_ID, EXTERNAL_IP, INSTANCE_STATE, PRIVATE_IP, TERMINATED
 
 STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 3, 4, 8
 """States of a host; the other ones say that monitoring is under way."""

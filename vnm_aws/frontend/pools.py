@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from ..addresses import ip_to_int
 from ..errors import AwsOvsError
-from .attributes import ALLOCATION_ID, EXTERNAL_IP, POOL, PRIVATE_IP
+from ..names import ALLOCATION_ID, EXTERNAL_IP, POOL, PRIVATE_IP
 from .ec2 import Ec2Error, ElasticIp, Interface
 from .free_addresses import Chooser, no_room
 from .objects import NETWORK_LOCK_CREATE, NETWORK_READY, AddressRange, Network

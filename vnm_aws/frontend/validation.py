@@ -10,9 +10,9 @@ from ..addresses import Network as Prefix
 from ..addresses import int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..errors import AwsOvsError
+from ..names import EXTERNAL_IP, POOL, PRIVATE_IP
 from ..overlay.bridges import RESERVED
 from ..vm import MAX_VNI
-from .attributes import EXTERNAL_IP, POOL, PRIVATE_IP
 from .free_addresses import prefix_of
 from .objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from .tags import TagFilter

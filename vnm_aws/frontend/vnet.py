@@ -13,8 +13,8 @@ from .. import mtu
 from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, explain, log
 from ..lock import held
+from ..names import ALLOCATION_ID, PRIVATE_IP
 from . import objects, settings, validation
-from .attributes import ALLOCATION_ID, PRIVATE_IP
 from .free_addresses import Chooser
 from .objects import Network
 from .oned import range_template, template

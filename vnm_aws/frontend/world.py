@@ -11,8 +11,8 @@ from functools import cached_property
 
 from ..config import Config
 from ..errors import AwsOvsError
+from ..names import INSTANCE_TYPE, PRIVATE_IP
 from . import settings as settings_file
-from .attributes import INSTANCE_TYPE, PRIVATE_IP
 from .ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
 from .objects import AwsVm, Host, Network
 from .oned import Oned, served_clusters

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from ...errors import AwsOvsError
-from ..attributes import ALLOCATION_ID, PRIVATE_IP
+from ...names import ALLOCATION_ID, PRIVATE_IP
 from ..objects import AddressRange, AwsVm
 from ..oned import NotFoundError
 from ..world import World

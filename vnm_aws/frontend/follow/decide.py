@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from ...errors import AwsOvsError
-from ..attributes import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
+from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
 from ..ec2 import ElasticIp, Interface, Subnet
 from ..objects import Address, AwsVm, Host
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 
-from ..attributes import EIP_STATUS
+from ...names import EIP_STATUS
 from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import Plan
