@@ -45,9 +45,8 @@ class Chooser:
         self._inside = self._inside or _free(self._network)
         inside = next(self._inside, None)
         if inside is None:
-            raise AwsOvsError(
-                f"network {self._network.name} has no free address for another range", "enlarge its NETWORK_MASK"
-            )
+            what = f"network {self._network.name} has no free address for another range"
+            raise AwsOvsError(what, "enlarge its NETWORK_MASK")
         private_ip = eip.private_ip or self.private_ip()
         values = {"TYPE": "IP4", "IP": inside, "SIZE": "1"}
         return {**values, EXTERNAL_IP: eip.public_ip, PRIVATE_IP: private_ip, ALLOCATION_ID: eip.allocation_id}
@@ -71,9 +70,8 @@ class Chooser:
                     return address
             exhausted.add(subnet.subnet_id)
         if exhausted:
-            raise NoRoomError(
-                f"the subnets {' '.join(sorted(exhausted))} have no free address", "free some, or use a larger subnet"
-            )
+            what = f"the subnets {' '.join(sorted(exhausted))} have no free address"
+            raise NoRoomError(what, "free some, or use a larger subnet")
         raise no_room(world, self._room)
 
 
@@ -81,10 +79,8 @@ def _free(network: Network) -> Iterator[str]:
     """List the addresses that a new range of a network may have, the lowest first."""
     address, mask = network.template.get("NETWORK_ADDRESS", ""), network.template.get("NETWORK_MASK", "")
     if not address or not mask:
-        raise AwsOvsError(
-            f"network {network.name} is an Elastic IP pool without NETWORK_ADDRESS and NETWORK_MASK",
-            f"add both with 'onevnet update {network.network_id}'",
-        )
+        what = f"network {network.name} is an Elastic IP pool without NETWORK_ADDRESS and NETWORK_MASK"
+        raise AwsOvsError(what, f"add both with 'onevnet update {network.network_id}'")
     prefix = prefix_of(address, mask, f"network {network.name}: NETWORK_ADDRESS and NETWORK_MASK")
     return _unused(prefix, sorted(network.spans()), network.template.get("GATEWAY", ""))
 
@@ -116,7 +112,5 @@ def no_room(world: World, room: dict[str, int], where: str = "") -> NoRoomError:
     """Make the error for ENIs, with so much room each, that are full; `where` says which those are."""
     hosts = [(world.host_of_eni[eni_id], left) for eni_id, left in list(room.items())[:10]]
     full = ", ".join(f"{host.name} has {world.limit(host) - left} of {world.limit(host)}" for host, left in hosts)
-    return NoRoomError(
-        f"no host{where} has room for another private address{f' ({full})' if full else ''}",
-        "add a host, or remove Elastic IPs from the pool",
-    )
+    what = f"no host{where} has room for another private address{f' ({full})' if full else ''}"
+    return NoRoomError(what, "add a host, or remove Elastic IPs from the pool")

@@ -87,11 +87,8 @@ def _names(world: World, result: Plan) -> dict[str, str]:
         if _NAME.match(name):
             names[instance.instance_id] = name
         else:
-            result.problem(
-                f"instance {instance.instance_id}",
-                f"its {world.settings.host_name} {name[:60]!r} is not a host name",
-                "set it, or host_name in the settings",
-            )
+            what = f"its {world.settings.host_name} {name[:60]!r} is not a host name"
+            result.problem(f"instance {instance.instance_id}", what, "set it, or host_name in the settings")
     for name, count in Counter(names.values()).items():
         if count > 1:
             twins = sorted(key for key, value in names.items() if value == name)
@@ -111,9 +108,8 @@ def _has_network(instance: Instance, result: Plan, host: Host | None) -> bool:
     if instance.eni_id and instance.private_ip:
         return True
     if instance.state == "running" or host:
-        result.problem(
-            f"instance {instance.instance_id}", "has no network interface with device index 0", "attach one to it"
-        )
+        what = "has no network interface with device index 0"
+        result.problem(f"instance {instance.instance_id}", what, "attach one to it")
     return False
 
 
@@ -196,12 +192,11 @@ def _retire(world: World, result: Plan, host: Host) -> None:
         values = {INSTANCE_STATE: TERMINATED}
         result.change(target, f"set {INSTANCE_STATE}={TERMINATED}", world.oned.update_host, host.host_id, values)
     if host.vms:
-        result.problem(
-            target,
+        what = (
             f"its instance {host.template.get(INSTANCE_ID)} is terminated, but it still has the VMs "
-            f"{' '.join(map(str, host.vms[:20]))}",
-            f"recover them with 'onevm recover', then run 'onehost delete {host.host_id}'",
+            f"{' '.join(map(str, host.vms[:20]))}"
         )
+        result.problem(target, what, f"recover them with 'onevm recover', then run 'onehost delete {host.host_id}'")
 
 
 def _check(world: World, result: Plan, instance_id: str, host: Host, instance: Instance | None) -> None:
@@ -213,11 +208,8 @@ def _check(world: World, result: Plan, instance_id: str, host: Host, instance: I
             result.problem(f"host {host.name}", f"its instance {instance_id} {what}", remedy)
     elif instance is None and not world.instances and not host.terminated:
         # EC2 forgets a terminated instance after an hour, but all of them at once mean another Region.
-        result.problem(
-            f"host {host.name}",
-            f"EC2 knows no instance {instance_id}, nor any that matches {settings.host_filter}",
-            "correct region, vpc_id or host_filter in the settings",
-        )
+        what = f"EC2 knows no instance {instance_id}, nor any that matches {settings.host_filter}"
+        result.problem(f"host {host.name}", what, "correct region, vpc_id or host_filter in the settings")
     else:
         _retire(world, result, host)
 

@@ -147,9 +147,8 @@ def network_lines(world: World, wanted: Sequence[str] = ()) -> list[dict[str, An
     chosen = [world.network(name) for name in wanted] or [network for network in world.networks if network.ours]
     for network in chosen:
         if not network.ours:
-            raise AwsOvsError(
-                f"network {network.name} has VN_MAD {network.driver}, not aws_ovs", "choose another from 'onevnet list'"
-            )
+            what = f"network {network.name} has VN_MAD {network.driver}, not aws_ovs"
+            raise AwsOvsError(what, "choose another from 'onevnet list'")
     return [_checked(world, network) for network in sorted(chosen, key=lambda network: network.network_id)]
 
 

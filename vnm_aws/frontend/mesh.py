@@ -94,9 +94,8 @@ def _check(result: Plan, wanted: list[Peer]) -> None:
             result.error(f"host {peer.name}", error)
     for vtep, names in by_vtep.items():
         if len(names) > 1:
-            result.problem(
-                f"hosts {' '.join(names)}", f"have the same VXLAN endpoint {vtep}", "delete the host that is no more"
-            )
+            what = f"have the same VXLAN endpoint {vtep}"
+            result.problem(f"hosts {' '.join(names)}", what, "delete the host that is no more")
 
 
 def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
@@ -113,10 +112,8 @@ def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
     failed = [f"{host.name}: {reason}" for host, reason in outcome if reason is not None]
     if failed:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise AwsOvsError(
-            f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more})",
-            "the next 'oneaws reconcile' tries them again",
-        )
+        what = f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more})"
+        raise AwsOvsError(what, "the next 'oneaws reconcile' tries them again")
 
 
 def document(wanted: list[Peer]) -> str:

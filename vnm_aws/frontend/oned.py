@@ -56,10 +56,8 @@ def _session() -> str:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
     except OSError as error:
-        raise AwsOvsError(
-            f"OpenNebula's credentials {path} cannot be read ({error.strerror})",
-            "run this as oneadmin, or set ONE_AUTH",
-        ) from None
+        what = f"OpenNebula's credentials {path} cannot be read ({error.strerror})"
+        raise AwsOvsError(what, "run this as oneadmin, or set ONE_AUTH") from None
 
 
 class _Server(OneServerXRPC):  # type: ignore[misc]
@@ -89,9 +87,8 @@ class Oned:
         try:
             self._one = _Server(self.endpoint, session=session)
         except OSError:
-            raise AwsOvsError(
-                f"ONE_XMLRPC {shown(self.endpoint)} is not an address like {_ENDPOINT}", "correct it"
-            ) from None
+            what = f"ONE_XMLRPC {shown(self.endpoint)} is not an address like {_ENDPOINT}"
+            raise AwsOvsError(what, "correct it") from None
         self.changes = 0
 
     def _call(self, method: str, *arguments: object) -> Any:
@@ -103,15 +100,13 @@ class Oned:
         except pyone.OneNoExistsException as error:
             raise NotFoundError(f"{_sentence(error)}", "it is gone") from None
         except pyone.OneAuthenticationException:
-            raise AwsOvsError(
-                f"oned at {self.endpoint} does not accept the credentials in ONE_AUTH", "run this as oneadmin"
-            ) from None
+            what = f"oned at {self.endpoint} does not accept the credentials in ONE_AUTH"
+            raise AwsOvsError(what, "run this as oneadmin") from None
         except pyone.OneException as error:
             raise AwsOvsError(f"oned refused: {_sentence(error)}", "see /var/log/one/oned.log") from None
         except (requests.RequestException, OSError, xmlrpc.client.Error, ExpatError, etree.XMLSyntaxError) as error:
-            raise AwsOvsError(
-                f"oned at {self.endpoint} does not answer ({type(error).__name__})", "is opennebula.service running?"
-            ) from None
+            what = f"oned at {self.endpoint} does not answer ({type(error).__name__})"
+            raise AwsOvsError(what, "is opennebula.service running?") from None
 
     def _read(self, method: str, *arguments: object) -> etree._Element:
         element: etree._Element = self._call(method, *arguments)

@@ -102,27 +102,20 @@ def foreign(world: World, eip: ElasticIp) -> AwsOvsError | None:
         return None
     host = world.host_of_eni.get(eip.eni_id)
     if host is None:
-        return AwsOvsError(
-            f"is in a pool, but associated with {eip.eni_id}, which is no OpenNebula host",
-            "disassociate it there, or remove its tag",
-        )
+        what = f"is in a pool, but associated with {eip.eni_id}, which is no OpenNebula host"
+        return AwsOvsError(what, "disassociate it there, or remove its tag")
     eni = world.interfaces.get(eip.eni_id)
     if eni is not None and eip.private_ip == eni.primary:
-        return AwsOvsError(
-            f"is in a pool, but it is the public address of host {host.name} itself",
-            "disassociate it, or remove its tag",
-        )
+        what = f"is in a pool, but it is the public address of host {host.name} itself"
+        return AwsOvsError(what, "disassociate it, or remove its tag")
     return None
 
 
 def _duplicate(result: Plan, network: Network, eip: ElasticIp, ranges: list[AddressRange]) -> None:
     numbers = " and ".join(str(item.ar_id) for item in ranges)
     idle = next((item.ar_id for item in reversed(ranges) if not item.used), ranges[-1].ar_id)
-    result.problem(
-        f"Elastic IP {eip.public_ip}",
-        f"is in the address ranges {numbers} of network {network.name}, which would lease it twice",
-        f"run 'onevnet rmar {network.network_id} {idle}'",
-    )
+    what = f"is in the address ranges {numbers} of network {network.name}, which would lease it twice"
+    result.problem(f"Elastic IP {eip.public_ip}", what, f"run 'onevnet rmar {network.network_id} {idle}'")
 
 
 def _keep(
@@ -172,10 +165,8 @@ def _add_range(world: World, network: Network, eip: ElasticIp, values: dict[str,
 def _update_range(world: World, network: Network, eip: ElasticIp, ar_id: int, values: dict[str, str]) -> None:
     now = world.oned.network(network.network_id)
     if any(item.used for item in now.ranges if item.ar_id == ar_id):
-        raise AwsOvsError(
-            f"range {ar_id} of network {network.name} has been leased just now and cannot change",
-            "run 'oneaws eip sync' again",
-        )
+        what = f"range {ar_id} of network {network.name} has been leased just now and cannot change"
+        raise AwsOvsError(what, "run 'oneaws eip sync' again")
     world.oned.update_range(network.network_id, ar_id, values)
     _secure(world, eip, values[PRIVATE_IP])
 
@@ -201,10 +192,8 @@ def _refuse_leased(world: World, network: Network, eip: ElasticIp, ar_id: int) -
                 where = f"range {item.ar_id} of network {other.name}"
                 if item.attributes.get(ALLOCATION_ID) == eip.allocation_id:
                     raise AwsOvsError(f"is leased from {where} still", "detach it there first")
-                raise AwsOvsError(
-                    f"leads to {eip.private_ip}, which is that of the leased {where}",
-                    "disassociate it, or associate it with another address",
-                )
+                what = f"leads to {eip.private_ip}, which is that of the leased {where}"
+                raise AwsOvsError(what, "disassociate it, or associate it with another address")
 
 
 def _concerns(address_range: AddressRange, eip: ElasticIp) -> bool:

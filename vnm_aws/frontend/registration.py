@@ -42,9 +42,8 @@ def wanted() -> dict[str, dict[str, str]]:
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(".hook"))
     except OSError as error:
-        raise AwsOvsError(
-            f"the hook templates in {INSTALLED} cannot be read ({error.strerror})", "run 'install.sh --frontend' again"
-        ) from None
+        what = f"the hook templates in {INSTALLED} cannot be read ({error.strerror})"
+        raise AwsOvsError(what, "run 'install.sh --frontend' again") from None
     hooks = {}
     for name in names:
         with open(os.path.join(directory, name), encoding="utf-8") as file:

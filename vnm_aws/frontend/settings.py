@@ -56,13 +56,11 @@ def load(file: str = "") -> Settings:
     TagFilter.parse(settings.host_filter, f"{where}: host_filter")
     named = settings.host_name
     if named not in ("private-dns", "private-ip") and not (named.startswith("tag:") and named[4:]):
-        raise AwsOvsError(
-            f"{where}: host_name must be private-dns, private-ip or tag:NAME, not {named[:40]!r}", "correct it"
-        )
+        what = f"{where}: host_name must be private-dns, private-ip or tag:NAME, not {named[:40]!r}"
+        raise AwsOvsError(what, "correct it")
     if not settings.state_directory.startswith("/"):
-        raise AwsOvsError(
-            f"{where}: state_directory must be an absolute path, not {settings.state_directory[:60]!r}", "correct it"
-        )
+        what = f"{where}: state_directory must be an absolute path, not {settings.state_directory[:60]!r}"
+        raise AwsOvsError(what, "correct it")
     return settings
 
 

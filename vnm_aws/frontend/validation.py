@@ -57,10 +57,8 @@ def _bridge(network: Network) -> None:
         raise AwsOvsError(f"BRIDGE {network.bridge} is the driver's own", "choose another name")
     kind = network.template.get("BRIDGE_TYPE", "")
     if kind not in ("", "openvswitch"):
-        raise AwsOvsError(
-            f"BRIDGE_TYPE is {shown(kind)} instead of openvswitch: oned.conf lacks the driver's VN_MAD_CONF",
-            "run 'install.sh --frontend' and restart OpenNebula",
-        )
+        what = f"BRIDGE_TYPE is {shown(kind)} instead of openvswitch: oned.conf lacks the driver's VN_MAD_CONF"
+        raise AwsOvsError(what, "run 'install.sh --frontend' and restart OpenNebula")
 
 
 def vni(network: Network, config: Config) -> int:
@@ -78,10 +76,8 @@ def _vni(network: Network, others: list[Network], config: Config) -> None:
     own = vni(network, config)
     for other in others:
         if not _shares_segment(network, other) and _taken_by(other, own, config):
-            raise AwsOvsError(
-                f"VLAN_ID {own} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already",
-                "choose another, or leave it out for a free one",
-            )
+            what = f"VLAN_ID {own} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already"
+            raise AwsOvsError(what, "choose another, or leave it out for a free one")
 
 
 def _shares_segment(network: Network, other: Network) -> bool:
@@ -156,10 +152,8 @@ def _mtu(network: Network, config: Config) -> None:
     for values in (network.template, *_each(network)):
         for key in ("MTU", "GUEST_MTU"):
             if values.get(key) and mtu.parse(values[key], key) > fits:
-                raise AwsOvsError(
-                    f"{key} {values[key]} does not fit: {fits} is left for guests after {mtu.VXLAN_OVERHEAD} bytes of VXLAN",
-                    f"set it to {fits} or less",
-                )
+                what = f"{key} {values[key]} does not fit: {fits} is left for guests after {mtu.VXLAN_OVERHEAD} bytes of VXLAN"
+                raise AwsOvsError(what, f"set it to {fits} or less")
 
 
 def _each(network: Network) -> Iterator[dict[str, str]]:
@@ -197,10 +191,8 @@ def _ranges(network: Network) -> None:
             if values.get(key):
                 addresses.ipv4(values[key], f"AR: {key}")
         if values.get(PRIVATE_IP) and values.get("SIZE", "1") != "1" and not values.get("PORT_START"):
-            raise AwsOvsError(
-                f"AR with {PRIVATE_IP} {values[PRIVATE_IP]} has SIZE {shown(values['SIZE'])}, but one VM can have that address",
-                "use SIZE 1, or PORT_START and PORT_SIZE to share it",
-            )
+            what = f"AR with {PRIVATE_IP} {values[PRIVATE_IP]} has SIZE {shown(values['SIZE'])}, but one VM can have that address"
+            raise AwsOvsError(what, "use SIZE 1, or PORT_START and PORT_SIZE to share it")
     spans = sorted(network.spans())
     for first, last in spans:
         shape = f"AR {int_to_ip(first)} to {int_to_ip(last)}"
@@ -211,9 +203,8 @@ def _ranges(network: Network) -> None:
                 raise AwsOvsError(f"{shape} includes the GATEWAY {gateway}, which a VM must not get", "leave it out")
     for (_, last), (first, _) in pairwise(spans):
         if first <= last:
-            raise AwsOvsError(
-                f"two address ranges include {int_to_ip(first)}, which would be leased twice", "remove one"
-            )
+            what = f"two address ranges include {int_to_ip(first)}, which would be leased twice"
+            raise AwsOvsError(what, "remove one")
 
 
 def _private_addresses(network: Network, others: list[Network]) -> None:
@@ -227,10 +218,8 @@ def _private_addresses(network: Network, others: list[Network]) -> None:
         concerned = any(holder is network for holder, _ in holders)
         if concerned and len(holders) > 1 and not all(shared for _, shared in holders):
             names = " and ".join(str(holder.network_id) for holder, _ in holders[:5])
-            raise AwsOvsError(
-                f"{PRIVATE_IP} {address} is in several address ranges (of networks {names}), which would be leased at once",
-                "keep one of them",
-            )
+            what = f"{PRIVATE_IP} {address} is in several address ranges (of networks {names}), which would be leased at once"
+            raise AwsOvsError(what, "keep one of them")
 
 
 def _pool(network: Network) -> None:
@@ -238,7 +227,5 @@ def _pool(network: Network) -> None:
         return
     TagFilter.parse(network.template[POOL], POOL)
     if _prefix(network) is None:
-        raise AwsOvsError(
-            f"a network with {POOL} needs NETWORK_ADDRESS and NETWORK_MASK, where its address ranges are made",
-            "add both",
-        )
+        what = f"a network with {POOL} needs NETWORK_ADDRESS and NETWORK_MASK, where its address ranges are made"
+        raise AwsOvsError(what, "add both")

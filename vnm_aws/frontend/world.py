@@ -194,10 +194,8 @@ class World:
         here = {eni_id, *self.interfaces}  # another VPC may have the same private address
         for other in self.ec2.elastic_ips_at(private_ip).values():
             if other.eni_id in here and other.allocation_id != eip.allocation_id:
-                raise AwsOvsError(
-                    f"{private_ip} has the Elastic IP {other.public_ip} already, so {eip.public_ip} cannot have it",
-                    "disassociate one",
-                )
+                what = f"{private_ip} has the Elastic IP {other.public_ip} already, so {eip.public_ip} cannot have it"
+                raise AwsOvsError(what, "disassociate one")
         self.ec2.associate(eip.allocation_id, eni_id, private_ip)
         self.elastic_ips = {
             **self.elastic_ips,

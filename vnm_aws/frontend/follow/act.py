@@ -48,10 +48,8 @@ class Nearby(World):
         eni_id = eni_of(self._host)
         own = self.ec2.interfaces_with([eni_id])
         if eni_id not in own:
-            raise AwsOvsError(
-                f"EC2 does not know {eni_id}, the ENI of host {self._host.name}",
-                "is its instance terminated? Run 'oneaws host sync'",
-            )
+            what = f"EC2 does not know {eni_id}, the ENI of host {self._host.name}"
+            raise AwsOvsError(what, "is its instance terminated? Run 'oneaws host sync'")
         return own[eni_id]
 
     @cached_property

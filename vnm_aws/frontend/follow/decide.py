@@ -91,9 +91,8 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
         try:
             eni = seen.interfaces.get(eni_of(host))
             if eni is None:
-                raise AwsOvsError(
-                    f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}", "run 'oneaws host sync'"
-                )
+                what = f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}"
+                raise AwsOvsError(what, "run 'oneaws host sync'")
             room = {*eni.addresses} if room is None else room
             absent = missing(vm, host, eni)
             if absent:
@@ -121,10 +120,8 @@ def eni_of(host: Host) -> str:
     """
     eni_id = host.eni_id
     if not eni_id:
-        raise AwsOvsError(
-            f"host {host.name} has no {ENI_ID}",
-            "tag its instance so that host_filter matches, and run 'oneaws host sync'",
-        )
+        what = f"host {host.name} has no {ENI_ID}"
+        raise AwsOvsError(what, "tag its instance so that host_filter matches, and run 'oneaws host sync'")
     return eni_id
 
 
@@ -175,15 +172,11 @@ def _check(host: Host, eni: Interface, room: Collection[str], absent: list[str],
     for address in absent:
         holder = seen.eni_of_address.get(address)
         if holder is not None and holder.primary == address:
-            raise AwsOvsError(
-                f"{address} is the primary address of {holder.eni_id} and never moves",
-                "correct AWS_PRIVATE_IP of the network",
-            )
+            what = f"{address} is the primary address of {holder.eni_id} and never moves"
+            raise AwsOvsError(what, "correct AWS_PRIVATE_IP of the network")
         if holder is not None and holder.eni_id not in seen.host_of_eni:
-            raise AwsOvsError(
-                f"{address} is on {holder.eni_id}, which is no OpenNebula host",
-                "take it away there, or correct AWS_PRIVATE_IP",
-            )
+            what = f"{address} is on {holder.eni_id}, which is no OpenNebula host"
+            raise AwsOvsError(what, "take it away there, or correct AWS_PRIVATE_IP")
 
 
 def _associable(address: Address, host: Host, seen: Seen) -> ElasticIp:

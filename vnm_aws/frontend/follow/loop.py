@@ -46,9 +46,8 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
                         return vm
             except NotFoundError:
                 return None
-        raise AwsOvsError(
-            f"VM {vm_id} moved {_ATTEMPTS} times while its addresses followed", f"run 'oneaws eip follow {vm_id}'"
-        )
+        what = f"VM {vm_id} moved {_ATTEMPTS} times while its addresses followed"
+        raise AwsOvsError(what, f"run 'oneaws eip follow {vm_id}'")
 
 
 def _lock_path(world: World, vm_id: int) -> str:

@@ -58,11 +58,8 @@ def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
         try:
             vm = world.oned.vm(vm_id)
             if not vm.addresses:
-                result.problem(
-                    target,
-                    "has no address in AWS: none of its networks of this driver gave it AWS_PRIVATE_IP",
-                    "attach it to a network that has Elastic IPs",
-                )
+                what = "has no address in AWS: none of its networks of this driver gave it AWS_PRIVATE_IP"
+                result.problem(target, what, "attach it to a network that has Elastic IPs")
             elif not vm.on_host:
                 result.problem(target, "does not run", "its addresses follow when it does")
             else:
