@@ -207,11 +207,7 @@ def read_vm(element: etree._Element) -> AwsVm:
     """Read a VM element."""
     last = element.find("HISTORY_RECORDS/HISTORY[last()]")
     addresses = [
-        Address(
-            _text(nic, PRIVATE_IP),
-            _text(nic, EXTERNAL_IP),
-            _text(nic, ALLOCATION_ID),
-        )
+        Address(_text(nic, PRIVATE_IP), _text(nic, EXTERNAL_IP), _text(nic, ALLOCATION_ID))
         for kind in ("NIC", "NIC_ALIAS")
         for nic in element.iterfind(f"TEMPLATE/{kind}")
         if _text(nic, "VN_MAD") == DRIVER and _text(nic, PRIVATE_IP)

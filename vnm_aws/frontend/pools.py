@@ -119,12 +119,7 @@ def _duplicate(result: Plan, network: Network, eip: ElasticIp, ranges: list[Addr
 
 
 def _keep(
-    world: World,
-    result: Plan,
-    network: Network,
-    eip: ElasticIp,
-    address_range: AddressRange | None,
-    chooser: Chooser,
+    world: World, result: Plan, network: Network, eip: ElasticIp, address_range: AddressRange | None, chooser: Chooser
 ) -> None:
     """Plan what an Elastic IP needs that has one range, or none."""
     target = f"Elastic IP {eip.public_ip}"

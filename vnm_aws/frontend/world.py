@@ -197,10 +197,7 @@ class World:
                 what = f"{private_ip} has the Elastic IP {other.public_ip} already, so {eip.public_ip} cannot have it"
                 raise AwsOvsError(what, "disassociate one")
         self.ec2.associate(eip.allocation_id, eni_id, private_ip)
-        self.elastic_ips = {
-            **self.elastic_ips,
-            eip.allocation_id: eip._replace(eni_id=eni_id, private_ip=private_ip),
-        }
+        self.elastic_ips = {**self.elastic_ips, eip.allocation_id: eip._replace(eni_id=eni_id, private_ip=private_ip)}
         self.ec2.confirm(
             f"{eip.public_ip} at {private_ip}",
             lambda: any(shown.private_ip == private_ip for shown in self.ec2.elastic_ips([eip.allocation_id]).values()),
