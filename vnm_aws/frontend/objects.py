@@ -159,25 +159,15 @@ def read_host(element: etree._Element) -> Host:
 
 
 _RANGE_OWN = {
-    "AR_ID",
-    "IP",
-    "SIZE",
-    "MAC",
-    "TYPE",
-    "SHARED",
-    "MAC_END",
-    "IP_END",
-    "NEXT_INDEX",
-    "USED_LEASES",
-    "LEASES",
-    "ALLOCATED",
+    *("AR_ID", "TYPE", "IP", "IP_END", "MAC", "MAC_END", "SIZE"),
+    *("SHARED", "NEXT_INDEX", "USED_LEASES", "LEASES", "ALLOCATED"),
 }
 """What oned itself keeps of a range; the rest are custom attributes, all of which `update_ar` replaces."""
 
 
 def _range(element: etree._Element) -> AddressRange:
     custom = {key: value for key, value in _plain(element).items() if key not in _RANGE_OWN}
-    leases = tuple(int(item.text or "-1") for item in element.iterfind("LEASES/LEASE/VM"))
+    leases = _ids(element, "LEASES/LEASE/VM")
     used = _number(element, "USED_LEASES", len(leases))
     return AddressRange(
         _number(element, "AR_ID"), _text(element, "IP"), _number(element, "SIZE", 0), used, leases, custom

@@ -34,15 +34,14 @@ class NotFoundError(AwsOvsError):
     """oned does not have the object (any more)."""
 
 
-def template(values: Mapping[str, str]) -> str:
+def template(values: Mapping[str, str], separator: str = "\n") -> str:
     """Write attributes in OpenNebula's template syntax."""
-    return "\n".join(f'{key}="{_escaped(value)}"' for key, value in values.items())
+    return separator.join(f'{key}="{_escaped(value)}"' for key, value in values.items())
 
 
 def range_template(values: Mapping[str, str]) -> str:
     """Write an address range in OpenNebula's template syntax."""
-    inner = ", ".join(f'{key}="{_escaped(value)}"' for key, value in values.items())
-    return f"AR=[ {inner} ]"
+    return f"AR=[ {template(values, ', ')} ]"
 
 
 def _escaped(value: str) -> str:
@@ -108,10 +107,6 @@ class Oned:
             what = f"oned at {self.endpoint} does not answer ({type(error).__name__})"
             raise AwsOvsError(what, "is opennebula.service running?") from None
 
-    def _read(self, method: str, *arguments: object) -> etree._Element:
-        element: etree._Element = self._call(method, *arguments)
-        return element
-
     def _change(self, method: str, *arguments: object) -> Any:
         self.changes += 1
         return self._call(method, *arguments)
@@ -122,20 +117,20 @@ class Oned:
 
     def leads(self) -> bool:
         """Say whether this front-end acts: it is alone, or the leader among several."""
-        return self._read("zone.raftstatus").findtext("STATE") in (_SOLO, _LEADER)
+        return self._call("zone.raftstatus").findtext("STATE") in (_SOLO, _LEADER)
 
     def clusters(self) -> dict[int, str]:
         """Read the names of all clusters by ID."""
-        pool = self._read("clusterpool.info")
+        pool = self._call("clusterpool.info")
         return {int(item.findtext("ID") or "-1"): item.findtext("NAME") or "" for item in pool.iterfind("CLUSTER")}
 
     def hosts(self) -> list[Host]:
         """Read all hosts."""
-        return [objects.read_host(item) for item in self._read("hostpool.info").iterfind("HOST")]
+        return [objects.read_host(item) for item in self._call("hostpool.info").iterfind("HOST")]
 
     def host(self, host_id: int) -> Host:
         """Read a host."""
-        return objects.read_host(self._read("host.info", host_id))
+        return objects.read_host(self._call("host.info", host_id))
 
     def add_host(self, name: str, im_mad: str, vm_mad: str, cluster_id: int) -> int:
         """Add a host and return its ID."""
@@ -159,12 +154,12 @@ class Oned:
 
     def networks(self) -> list[Network]:
         """Read all networks; their address ranges have no leases here."""
-        pool = self._read("vnpool.info", _EVERYBODYS, _ALL, _ALL)
+        pool = self._call("vnpool.info", _EVERYBODYS, _ALL, _ALL)
         return [objects.read_network(item) for item in pool.iterfind("VNET")]
 
     def network(self, network_id: int) -> Network:
         """Read a network, leases included."""
-        return objects.read_network(self._read("vn.info", network_id))
+        return objects.read_network(self._call("vn.info", network_id))
 
     def add_range(self, network_id: int, values: Mapping[str, str]) -> None:
         """Add an address range."""
@@ -180,12 +175,12 @@ class Oned:
 
     def vms(self, first: int, last: int) -> Iterator[AwsVm]:
         """Read the active VMs with IDs from `first` to `last`."""
-        pool = self._read("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
+        pool = self._call("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
         return map(objects.read_vm, pool.iterfind("VM"))
 
     def vm(self, vm_id: int) -> AwsVm:
         """Read a VM."""
-        return objects.read_vm(self._read("vm.info", vm_id))
+        return objects.read_vm(self._call("vm.info", vm_id))
 
     def update_vm(self, vm_id: int, values: Mapping[str, str]) -> None:
         """Add or replace attributes of a VM's user template; the others stay."""
@@ -193,7 +188,7 @@ class Oned:
 
     def hooks(self) -> list[Hook]:
         """Read all hooks."""
-        return [objects.read_hook(item) for item in self._read("hookpool.info").iterfind("HOOK")]
+        return [objects.read_hook(item) for item in self._call("hookpool.info").iterfind("HOOK")]
 
     def add_hook(self, text: str) -> int:
         """Register a hook by its template and return its ID."""

@@ -56,9 +56,7 @@ def registrations(world: World) -> list[Registration]:
     """Compare every hook of the driver with its template, by name."""
     hooks = wanted()
     present = _present(world)
-    states = [
-        Registration(name, _state(present.get(name), values), _id(present.get(name))) for name, values in hooks.items()
-    ]
+    states = [_compared(name, values, present.get(name)) for name, values in hooks.items()]
     states += [Registration(name, "unknown", hook.hook_id) for name, hook in present.items() if name not in hooks]
     return sorted(states)
 
@@ -67,17 +65,14 @@ def _present(world: World) -> dict[str, Hook]:
     return {hook.name: hook for hook in world.oned.hooks() if hook.name.startswith(_PREFIX)}
 
 
-def _id(hook: Hook | None) -> int:
-    return hook.hook_id if hook else -1
-
-
-def _state(hook: Hook | None, values: dict[str, str]) -> str:
+def _compared(name: str, values: dict[str, str], hook: Hook | None) -> Registration:
     if hook is None:
-        return "missing"
+        return Registration(name, "missing", -1)
     there = {"NAME": hook.name, "TYPE": hook.kind, **hook.template}
     if values.get("ON") == "RUNNING":  # oned takes only this word for the states, and then keeps the states
         there["ON"] = "RUNNING" if (there.get("STATE"), there.get("LCM_STATE")) == ("ACTIVE", "RUNNING") else ""
-    return "registered" if all(there.get(key) == value for key, value in values.items()) else "differs"
+    same = all(there.get(key) == value for key, value in values.items())
+    return Registration(name, "registered" if same else "differs", hook.hook_id)
 
 
 def plan(world: World) -> Plan:

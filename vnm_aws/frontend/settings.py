@@ -40,18 +40,13 @@ class Settings(NamedTuple):
 _RANGES = {"ssh_parallel": (1, 256), "ssh_timeout": (1, 600), "ec2_timeout": (1, 600), "lock_timeout": (1, 3600)}
 
 
-def path() -> str:
-    """Say where the settings are: AWS_OVS_SETTINGS, or the usual place."""
-    return os.environ.get("AWS_OVS_SETTINGS") or PATH
-
-
 def load(file: str = "") -> Settings:
     """Read and check the settings; the defaults where there is no file.
 
     Raises:
         AwsOvsError: a key or value that makes no sense.
     """
-    where = file or path()
+    where = file or os.environ.get("AWS_OVS_SETTINGS") or PATH
     settings = Settings(**config.typed(config.read(where), Settings()._asdict(), _RANGES, where))
     TagFilter.parse(settings.host_filter, f"{where}: host_filter")
     named = settings.host_name
