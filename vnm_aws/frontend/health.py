@@ -21,18 +21,23 @@ def check(world: World) -> list[dict[str, str]]:
     if usable[1]:
         _line(lines, "hooks", lambda: _hooks(world))
     if all(usable):
-        for stage in _stages(lines, world):
-            _stage(lines, world, stage)
+        if _line(lines, "clusters", lambda: f"{len(world.served)} have a network of this driver"):
+            for stage in reconcile.everything(world):
+                _stage(lines, world, stage)
         _networks(lines, world)
     return lines
+
+
+def _add(lines: list[dict[str, str]], check: str, status: str, detail: str) -> None:
+    lines.append({"CHECK": check, "STATUS": status, "DETAIL": detail})
 
 
 def _line(lines: list[dict[str, str]], name: str, look: Callable[[], str]) -> bool:
     """Add what `look` returns, or what it raises."""
     try:
-        lines.append({"CHECK": name, "STATUS": "ok", "DETAIL": look()})
+        _add(lines, name, "ok", look())
     except AwsOvsError as error:
-        lines.append({"CHECK": name, "STATUS": "failed", "DETAIL": str(error)})
+        _add(lines, name, "failed", str(error))
         return False
     return True
 
@@ -50,28 +55,20 @@ def _hooks(world: World) -> str:
     return "registered"
 
 
-def _stages(lines: list[dict[str, str]], world: World) -> list[reconcile.Stage]:
-    stages: list[reconcile.Stage] = []
-    if not _line(lines, "clusters", lambda: f"{len(world.served)} have a network of this driver"):
-        return stages
-    return list(reconcile.everything(world))
-
-
 def _stage(lines: list[dict[str, str]], world: World, stage: reconcile.Stage) -> None:
     """Add what the reconciler would do, and what it cannot."""
     outcome = Outcome(dry_run=True)
     reconcile.carry_out(world, iter([stage]), outcome)
     for problem in outcome.problems:
-        lines.append({"CHECK": stage.name, "STATUS": "failed", "DETAIL": str(problem)})
+        _add(lines, stage.name, "failed", str(problem))
     for target, text in outcome.done:
-        detail = f"{target}: should {text}; run 'oneaws reconcile'"
-        lines.append({"CHECK": stage.name, "STATUS": "pending", "DETAIL": detail})
+        _add(lines, stage.name, "pending", f"{target}: should {text}; run 'oneaws reconcile'")
     if not outcome.problems and not outcome.done:
-        lines.append({"CHECK": stage.name, "STATUS": "ok", "DETAIL": "nothing to change"})
+        _add(lines, stage.name, "ok", "nothing to change")
 
 
 def _networks(lines: list[dict[str, str]], world: World) -> None:
     for line in listing.network_lines(world):
         problems = "; ".join(line["PROBLEMS"])
-        status = "failed" if problems else "ok"
-        lines.append({"CHECK": f"network {line['NAME']}", "STATUS": status, "DETAIL": problems or f"VNI {line['VNI']}"})
+        status, detail = ("failed", problems) if problems else ("ok", f"VNI {line['VNI']}")
+        _add(lines, f"network {line['NAME']}", status, detail)
