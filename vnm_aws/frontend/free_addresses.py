@@ -30,11 +30,7 @@ class Chooser:
             address for other in (*world.networks, network) for address in other.values_of_ranges(PRIVATE_IP)
         }
         self._reserved = Reserved(world.settings.state_directory)
-        self._room = {
-            eni_id: world.limit(host) - len(world.interfaces[eni_id].addresses)
-            for eni_id, host in world.host_of_eni.items()
-            if eni_id in world.interfaces and world.interfaces[eni_id].subnet_id in world.subnets
-        }
+        self._room = world.room()
 
     def range_for(self, eip: ElasticIp) -> dict[str, str]:
         """Compose the address range of an Elastic IP that has none yet.
@@ -89,12 +85,9 @@ def _unused(prefix: Prefix, taken: list[tuple[int, int]], gateway: str) -> Itera
     number, end = prefix.first + 1, prefix.first + prefix.size - 1
     while number < end:
         within = next((last for first, last in taken if first <= number <= last), None)
-        if within is not None:
-            number = within + 1
-            continue
-        if int_to_ip(number) != gateway:
+        if within is None and int_to_ip(number) != gateway:
             yield int_to_ip(number)
-        number += 1
+        number = (number if within is None else within) + 1
 
 
 def prefix_of(address: str, mask: str, what: str) -> Prefix:

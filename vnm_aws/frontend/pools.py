@@ -60,12 +60,7 @@ def claimed(world: World, network: Network, result: Plan) -> list[ElasticIp]:
 
 
 def plan(world: World, network: Network) -> Plan:
-    """Plan the changes that make the ranges of a pool, and the private addresses in EC2, those of its Elastic IPs.
-
-    Args:
-        world: both worlds.
-        network: with leases, as `Oned.network` gives it.
-    """
+    """Plan the changes that make the ranges (with leases) of a pool, and addresses in EC2, those of its Elastic IPs."""
     result = Plan()
     if not is_pool(network):
         return result
@@ -167,16 +162,10 @@ def _update_range(world: World, network: Network, eip: ElasticIp, ar_id: int, va
 
 
 def _refuse_leased(world: World, network: Network, eip: ElasticIp, ar_id: int) -> None:
-    """Refuse an Elastic IP that a range other than its own is leased with, or that leads to the private address of one.
-
-    Args:
-        world: both worlds.
-        network: the pool.
-        eip: the Elastic IP.
-        ar_id: its own range there; -1 when it has none.
+    """Refuse an Elastic IP that a VM has by another range than its own, which is `ar_id` of the pool (-1: none).
 
     Raises:
-        AwsOvsError: it is so: a VM has it.
+        AwsOvsError: a VM has it, or the private address that it leads to.
     """
     for other in world.networks:
         if not other.ours or not any(_concerns(item, eip) for item in other.ranges):
@@ -230,19 +219,12 @@ def _roomiest(world: World, address: str) -> Interface:
     Raises:
         NoRoomError: all are full.
     """
-    room = {
-        eni_id: world.limit(host) - len(world.interfaces[eni_id].addresses)
-        for eni_id, host in world.host_of_eni.items()
-        if eni_id in world.interfaces and _of_subnet(world, world.interfaces[eni_id], address)
-    }
+    subnets = {eni_id: world.subnets[world.interfaces[eni_id].subnet_id] for eni_id in world.room()}
+    room = {eni_id: left for eni_id, left in world.room().items() if subnets[eni_id].has(address)}
     best = max(sorted(room), key=lambda eni_id: room[eni_id], default="")
     if not best or room[best] < 1:
         raise no_room(world, room, f" in the subnet of {address}")
     return world.interfaces[best]
-
-
-def _of_subnet(world: World, eni: Interface, address: str) -> bool:
-    return eni.subnet_id in world.subnets and world.subnets[eni.subnet_id].has(address)
 
 
 def _surplus(world: World, result: Plan, network: Network, members: set[str]) -> None:

@@ -144,6 +144,12 @@ class World:
         """Say how many addresses the ENI of a host can have; 0 when its instance type is not known."""
         return self.limits.get(host.template.get(INSTANCE_TYPE, ""), 0)
 
+    def room(self) -> dict[str, int]:
+        """Count how many more addresses each ENI of a host, in a subnet that EC2 shows, can have."""
+        enis = {key: eni for key, eni in self.interfaces.items() if eni.subnet_id in self.subnets}
+        hosts = self.host_of_eni.items()
+        return {key: self.limit(host) - len(enis[key].addresses) for key, host in hosts if key in enis}
+
     def network(self, name: str) -> Network:
         """Find a network by ID or name.
 
