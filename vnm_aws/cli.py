@@ -325,14 +325,14 @@ def hooks_list(ctx: click.Context, as_json: bool) -> None:
 @_changing
 def hooks_register(world: World) -> Iterator[Stage]:
     """Register the driver's hooks as its templates are; those that differ are replaced."""
-    return reconcile.alone("hooks", registration.plan)
+    yield reconcile.Stage("hooks", registration.plan)
 
 
 @hooks.command("remove")
 @_changing
 def hooks_remove(world: World) -> Iterator[Stage]:
     """Remove the driver's hooks from OpenNebula."""
-    return reconcile.alone("hooks", registration.plan_removal)
+    yield reconcile.Stage("hooks", registration.plan_removal)
 
 
 @main.command("config")

@@ -178,12 +178,7 @@ class Ec2:
         return [item for filters in asked for item in self._call(action, Filters=filters)[key]]
 
     def instances(self, wanted: TagFilter | Collection[str], vpc_id: str = "") -> list[Instance]:
-        """Read the instances with certain tags, or with certain ids; ids that EC2 does not know are left out.
-
-        Args:
-            wanted: which.
-            vpc_id: only those of this VPC.
-        """
+        """Read the instances (of a VPC) with certain tags or ids; ids that EC2 does not know are left out."""
         if isinstance(wanted, TagFilter):
             asked = [[{"Name": f"tag:{name}", "Values": [value]} for name, value in wanted.pairs]]
         else:
@@ -259,11 +254,7 @@ class Ec2:
         self._change("AssociateAddress", **wanted, AllowReassociation=True)
 
     def confirm(self, what: str, visible: Callable[[], bool]) -> None:
-        """Wait until EC2 shows a change.
-
-        Args:
-            what: named in the error.
-            visible: asks EC2.
+        """Wait until EC2 shows a change, which `visible` asks and `what` names.
 
         Raises:
             AwsOvsError: it did not within the time.

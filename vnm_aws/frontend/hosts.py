@@ -89,13 +89,11 @@ def _names(world: World, result: Plan) -> dict[str, str]:
         else:
             what = f"its {world.settings.host_name} {name[:60]!r} is not a host name"
             result.problem(f"instance {instance.instance_id}", what, "set it, or host_name in the settings")
-    for name, count in Counter(names.values()).items():
-        if count > 1:
-            twins = sorted(key for key, value in names.items() if value == name)
-            result.problem(f"instances {' '.join(twins)}", f"all are named {name}", "rename all but one")
-            for key in twins:
-                del names[key]
-    return names
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    for name in twice:
+        twins = sorted(key for key, value in names.items() if value == name)
+        result.problem(f"instances {' '.join(twins)}", f"all are named {name}", "rename all but one")
+    return {key: name for key, name in names.items() if name not in twice}
 
 
 def _name(instance: Instance, rule: str) -> str:
@@ -105,12 +103,11 @@ def _name(instance: Instance, rule: str) -> str:
 
 
 def _has_network(instance: Instance, result: Plan, host: Host | None) -> bool:
-    if instance.eni_id and instance.private_ip:
-        return True
-    if instance.state == "running" or host:
+    has = bool(instance.eni_id and instance.private_ip)
+    if not has and (instance.state == "running" or host):
         what = "has no network interface with device index 0"
         result.problem(f"instance {instance.instance_id}", what, "attach one to it")
-    return False
+    return has
 
 
 def _hidden(world: World, by_instance: dict[str, Host]) -> dict[str, Instance]:
@@ -218,10 +215,8 @@ def _why_hidden(world: World, instance: Instance) -> tuple[str, str]:
     """Explain why the filter does not show an instance, and what to do."""
     settings = world.settings
     if settings.vpc_id and instance.vpc_id != settings.vpc_id:
-        return (
-            f"is in {instance.vpc_id}, not in {settings.vpc_id}",
-            "correct vpc_id in the settings, or delete the host",
-        )
+        what = f"is in {instance.vpc_id}, not in {settings.vpc_id}"
+        return what, "correct vpc_id in the settings, or delete the host"
     return f"does not match {settings.host_filter} (any more)", "tag it again, or delete the host"
 
 
@@ -232,14 +227,9 @@ def plan_free(world: World) -> Plan:
     """
     result = Plan()
     for host in world.hosts:
-        eni = world.interfaces.get(host.eni_id)
-        limit = world.limit(host)
-        if eni is None or not limit:
-            continue
-        free = str(max(0, limit - len(eni.addresses)))
-        if host.template.get(FREE_ADDRESSES) != free:
-            values = {FREE_ADDRESSES: free}
-            result.change(
-                f"host {host.name}", f"set {FREE_ADDRESSES}={free}", world.oned.update_host, host.host_id, values
-            )
+        eni, limit = world.interfaces.get(host.eni_id), world.limit(host)
+        free = str(max(0, limit - len(eni.addresses))) if eni is not None else ""
+        if free and limit and host.template.get(FREE_ADDRESSES) != free:
+            text, values = f"set {FREE_ADDRESSES}={free}", {FREE_ADDRESSES: free}
+            result.change(f"host {host.name}", text, world.oned.update_host, host.host_id, values)
     return result

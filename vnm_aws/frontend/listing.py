@@ -9,7 +9,7 @@ from typing import Any
 from .. import names
 from ..errors import AwsOvsError
 from . import mesh, pools, registration, validation
-from .objects import AddressRange, Host, Network
+from .objects import AddressRange, Network
 from .world import World
 
 _STATES = {0: "init", 1: "update", 2: "on", 3: "err", 4: "dsbl", 5: "retry", 6: "init", 7: "dsbl", 8: "off"}
@@ -30,15 +30,11 @@ def host_lines(world: World) -> list[dict[str, Any]]:
             "EC2": host.template.get(names.INSTANCE_STATE, "-"),
             "FREE": host.template.get(names.FREE_ADDRESSES, "-"),
             "TVM": len(host.vms),
-            "STAT": _state(host),
+            "STAT": _STATES.get(host.state, str(host.state)),
         }
         for host in world.hosts
         if host.template.get(names.INSTANCE_ID)
     ]
-
-
-def _state(host: Host) -> str:
-    return _STATES.get(host.state, str(host.state))
 
 
 def peer_lines(world: World) -> list[dict[str, Any]]:
@@ -53,7 +49,7 @@ def peer_lines(world: World) -> list[dict[str, Any]]:
             "DOWN": host.template.get(names.PEERS_DOWN, "-"),
             "MTU": host.template.get(names.HOST_MTU, "-"),
             "VERSION": host.template.get(names.HOST_VERSION, "-"),
-            "STAT": _state(host),
+            "STAT": _STATES.get(host.state, str(host.state)),
             "ERROR": host.template.get(names.HOST_ERROR) or "-",
         }
         for host, vtep, told in mesh.members(world)
@@ -61,12 +57,7 @@ def peer_lines(world: World) -> list[dict[str, Any]]:
 
 
 def elastic_ip_lines(world: World, only: set[int]) -> list[dict[str, Any]]:
-    """List the Elastic IPs of the networks, and those of the pools that have no range yet.
-
-    Args:
-        world: both worlds.
-        only: IDs of networks; all when it is empty.
-    """
+    """List the Elastic IPs of all networks, or those with certain IDs, and those of the pools that have no range yet."""
     lines = []
     for network in sorted(world.networks, key=lambda network: network.network_id):
         concerned = network.template.get(names.POOL) or network.values_of_ranges(names.PRIVATE_IP)

@@ -56,31 +56,16 @@ def members(world: World) -> list[Member]:
 
 
 def plan(world: World, everybody: bool = False) -> Plan:
-    """Plan the change that tells the hosts their peers.
-
-    Args:
-        world: both worlds.
-        everybody: also those that know already.
-    """
+    """Plan the change that tells the hosts their peers; with `everybody` also those that know them already."""
     result, wanted = Plan(), peers(world)
     _check(result, wanted)
     if result.problems:  # no host would accept the list
         return result
-    behind = [
-        member.host
-        for member in members(world)
-        if (everybody or not member.told) and member.host.state != STATE_OFFLINE
-    ]
+    behind = [host for host, _, told in members(world) if (everybody or not told) and host.state != STATE_OFFLINE]
     if behind:
         named = " ".join(host.name for host in behind[:10]) + (" …" if len(behind) > 10 else "")
-        result.change(
-            f"{len(behind)} of {len(wanted)} hosts ({named})",
-            f"send the list of {len(wanted)} peers",
-            send,
-            world,
-            wanted,
-            behind,
-        )
+        target = f"{len(behind)} of {len(wanted)} hosts ({named})"
+        result.change(target, f"send the list of {len(wanted)} peers", send, world, wanted, behind)
     return result
 
 
@@ -104,7 +89,7 @@ def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
     Raises:
         AwsOvsError: some did not take it; each is named with its reason.
     """
-    text = document(wanted)
+    text = json.dumps({"peers": [peer._asdict() for peer in wanted]})
     with ThreadPoolExecutor(world.settings.ssh_parallel) as pool:
         reasons = list(pool.map(lambda host: _tell(host.name, text, world.settings.ssh_timeout), hosts))
     outcome = list(zip(hosts, reasons, strict=True))
@@ -114,11 +99,6 @@ def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
         what = f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more})"
         raise AwsOvsError(what, "the next 'oneaws reconcile' tries them again")
-
-
-def document(wanted: list[Peer]) -> str:
-    """Write the peer list as `aws-ovs peers` reads it."""
-    return json.dumps({"peers": [peer._asdict() for peer in wanted]})
 
 
 def _tell(name: str, text: str, timeout: int) -> str | None:

@@ -95,11 +95,7 @@ class Outcome:
         self._tell = tell
 
     def carry_out(self, name: str, plan: Plan) -> bool:
-        """Apply the changes one by one; one that fails becomes a problem and the others go on.
-
-        Args:
-            name: of the stage.
-            plan: its changes and problems.
+        """Apply the changes of a stage one by one; one that fails becomes a problem and the others go on.
 
         Returns:
             True when something was or may have been changed.

@@ -13,7 +13,6 @@ from .. import lock
 from ..errors import AwsOvsError
 from . import hosts, mesh, pools, validation
 from .follow import plans
-from .objects import Network
 from .plan import Outcome, Plan
 from .world import Part, World
 
@@ -23,25 +22,21 @@ class Stage(NamedTuple):
 
     name: str
     plan: Callable[[World], Plan]
-    changes: tuple[Part, ...]
-
-
-def _pool(network: Network) -> Stage:
-    return Stage(
-        f"pool {network.name}",
-        lambda world: pools.plan(world, world.with_leases(network.network_id)),
-        (Part.NETWORKS, Part.ADDRESSES),
-    )
+    changes: tuple[Part, ...] = ()
 
 
 def _pools(world: World) -> dict[int, Stage]:
-    return {network.network_id: _pool(network) for network in pools.pools(world)}
+    def stage(network_id: int, name: str) -> Stage:
+        changes = (Part.NETWORKS, Part.ADDRESSES)
+        return Stage(f"pool {name}", lambda world: pools.plan(world, world.with_leases(network_id)), changes)
+
+    return {network.network_id: stage(network.network_id, network.name) for network in pools.pools(world)}
 
 
 _HOSTS = Stage("hosts", hosts.plan, (Part.HOSTS,))
 _FREE = Stage("free addresses", hosts.plan_free, (Part.HOSTS,))
 _FOLLOW = Stage("addresses", plans.plan, (Part.VMS, Part.ADDRESSES))
-_MESH = Stage("mesh", mesh.plan, ())
+_MESH = Stage("mesh", mesh.plan)
 
 
 def everything(world: World) -> Iterator[Stage]:
@@ -100,12 +95,7 @@ def of_vms(world: World, vm_ids: Sequence[int] = ()) -> Iterator[Stage]:
 
 def of_mesh(everybody: bool) -> Iterator[Stage]:
     """List the stage that sends the peer list to the hosts that have not the present one, or to every host."""
-    yield Stage("mesh", lambda world: mesh.plan(world, everybody), ())
-
-
-def alone(name: str, plan: Callable[[World], Plan]) -> Iterator[Stage]:
-    """List a stage that is no part of the reconciler."""
-    yield Stage(name, plan, ())
+    yield Stage("mesh", lambda world: mesh.plan(world, everybody))
 
 
 def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:

@@ -22,13 +22,7 @@ _VNI_STEP = 1 << 20
 
 
 def problems(network: Network, networks: Iterable[Network], config: Config) -> list[AwsOvsError]:
-    """Find what is wrong with a network.
-
-    Args:
-        network: the network.
-        networks: all networks of OpenNebula.
-        config: the nodes' configuration.
-    """
+    """Find what is wrong with one of OpenNebula's networks, by the nodes' configuration."""
     others = [other for other in networks if other.ours and _comes_first(other, network)]
     checks: tuple[Callable[[], object], ...] = (
         lambda: _bridge(network),
@@ -61,28 +55,15 @@ def _bridge(network: Network) -> None:
         raise AwsOvsError(what, "run 'install.sh --frontend' and restart OpenNebula")
 
 
-def vni(network: Network, config: Config) -> int:
-    """Find the VNI of a network: its VLAN_ID, or what the nodes take for a network without it.
-
-    Raises:
-        AwsOvsError: VLAN_ID is no VNI.
-    """
-    return addresses.number(network.vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
-
-
 def _vni(network: Network, others: list[Network], config: Config) -> None:
     if not network.vlan_id and network.state == NETWORK_LOCK_CREATE:
         return  # it gets a free one
-    own = vni(network, config)
+    own = addresses.number(network.vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
     for other in others:
-        if not _shares_segment(network, other) and _taken_by(other, own, config):
+        one_segment = network.bridge == other.bridge or _reservation(network, other)
+        if not one_segment and _taken_by(other, own, config):
             what = f"VLAN_ID {own} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already"
             raise AwsOvsError(what, "choose another, or leave it out for a free one")
-
-
-def _shares_segment(network: Network, other: Network) -> bool:
-    """Say whether networks are meant to be one segment: on one bridge, or a reservation and where it came from."""
-    return network.bridge == other.bridge or _reservation(network, other)
 
 
 def _reservation(network: Network, other: Network) -> bool:
@@ -141,14 +122,9 @@ def choose_vni(network: Network, networks: Iterable[Network], config: Config) ->
     raise AwsOvsError(f"no VNI from {first} on is free for network {network.network_id}", "give it a VLAN_ID")
 
 
-def greatest_mtu(network: Network, config: Config) -> int:
-    """Compute the largest MTU of guests: in a network with a gateway that of the way to the Internet, else that of the VPC."""
-    leaves = any(values.get("GATEWAY") for values in (network.template, *_each(network)))
-    return mtu.for_guests(mtu.VPC, config.internet_mtu, leaves)
-
-
 def _mtu(network: Network, config: Config) -> None:
-    fits = greatest_mtu(network, config)
+    leaves = any(values.get("GATEWAY") for values in (network.template, *_each(network)))
+    fits = mtu.for_guests(mtu.VPC, config.internet_mtu, leaves)
     for values in (network.template, *_each(network)):
         for key in ("MTU", "GUEST_MTU"):
             if values.get(key) and mtu.parse(values[key], key) > fits:

@@ -109,13 +109,9 @@ def _lead_and_tell(
         world: both worlds.
         host: where they are.
         decision: the moves.
-        failed: the VMs whose private addresses are not, and why.
+        failed: the VMs whose private addresses are not, and why; it becomes more.
         stop: why EC2 is not asked any more.
-
-    Returns:
-        `failed`, and more.
     """
-    failed = dict(failed)
     for move in decision.moves:
         if move.vm_id in failed or isinstance(move, Assign):
             continue
