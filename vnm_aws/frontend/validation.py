@@ -86,22 +86,19 @@ def _comes_first(other: Network, network: Network) -> bool:
     return other.state != NETWORK_LOCK_CREATE or other.network_id < network.network_id
 
 
-def _number(vlan_id: str) -> int:
-    """Read the VNI that a VLAN_ID means to the nodes, for which 0100 is 100; -1 for what is no VNI."""
+def _vni_of(network: Network, config: Config) -> int:
+    """Find the VNI that a network has to the nodes, for which 0100 is 100; -1 when its VLAN_ID is none."""
     try:
-        return addresses.number(vlan_id, "VLAN_ID", 1, MAX_VNI)
+        return addresses.number(network.vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
     except AwsOvsError:
         return -1
 
 
 def _taken_by(other: Network, number: int, config: Config) -> bool:
     """Say whether another network has a VNI, or may be about to choose it."""
-    if other.vlan_id:
-        return _number(other.vlan_id) == number
-    chosen = config.vni_base + other.network_id
-    if other.state == NETWORK_LOCK_CREATE:
-        return number >= chosen and (number - chosen) % _VNI_STEP == 0
-    return number == chosen
+    own = _vni_of(other, config)
+    may_choose = not other.vlan_id and other.state == NETWORK_LOCK_CREATE
+    return number == own or (may_choose and 0 < own < number and (number - own) % _VNI_STEP == 0)
 
 
 def choose_vni(network: Network, networks: Iterable[Network], config: Config) -> int:
@@ -110,11 +107,8 @@ def choose_vni(network: Network, networks: Iterable[Network], config: Config) ->
     Raises:
         AwsOvsError: all that it may choose from are taken.
     """
-    taken = {
-        _number(other.vlan_id) if other.vlan_id else config.vni_base + other.network_id
-        for other in networks
-        if other.ours and other.network_id != network.network_id
-    }
+    others = (other for other in networks if other.ours and other.network_id != network.network_id)
+    taken = {_vni_of(other, config) for other in others}
     first = config.vni_base + network.network_id
     for number in range(first, MAX_VNI + 1, _VNI_STEP):
         if number not in taken:
