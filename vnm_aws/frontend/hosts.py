@@ -9,17 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from ..names import (
-    ENI_ID,
-    FREE_ADDRESSES,
-    INSTANCE_ID,
-    INSTANCE_STATE,
-    INSTANCE_TYPE,
-    SUBNET_ID,
-    TERMINATED,
-    VTEP,
-    ZONE,
-)
+from .. import names
 from .ec2 import Instance
 from .objects import STATE_DISABLED, STATE_OFFLINE, Host
 from .plan import Plan
@@ -35,12 +25,12 @@ def plan(world: World) -> Plan:
     """
     result = Plan()
     by_instance = _by_instance(world, result)
-    names = _names(world, result)
+    chosen = _names(world, result)
     seen = {**_hidden(world, by_instance), **world.instances}
     by_name = {host.name: host for host in world.hosts}
     adopted: set[int] = set()
     new: list[tuple[Instance, str]] = []
-    for instance_id, name in sorted(names.items(), key=lambda item: item[1]):
+    for instance_id, name in sorted(chosen.items(), key=lambda item: item[1]):
         instance = world.instances[instance_id]
         host, namesake = by_instance.get(instance_id), by_name.get(name)
         if not _has_network(instance, result, host):
@@ -69,9 +59,9 @@ def plan(world: World) -> Plan:
 def _by_instance(world: World, result: Plan) -> dict[str, Host]:
     hosts: dict[str, Host] = {}
     for host in sorted(world.hosts, key=lambda host: host.host_id):
-        instance_id = host.template.get(INSTANCE_ID, "")
+        instance_id = host.template.get(names.INSTANCE_ID, "")
         if instance_id in hosts:
-            what = f"has the same {INSTANCE_ID} {instance_id} as host {hosts[instance_id].name}"
+            what = f"has the same {names.INSTANCE_ID} {instance_id} as host {hosts[instance_id].name}"
             result.problem(f"host {host.name}", what, "delete one of the two")
         elif instance_id:
             hosts[instance_id] = host
@@ -80,20 +70,20 @@ def _by_instance(world: World, result: Plan) -> dict[str, Host]:
 
 def _names(world: World, result: Plan) -> dict[str, str]:
     """Choose the name of each live instance's host; those that cannot have one are left out and reported."""
-    names: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     live = [instance for instance in world.instances.values() if not instance.gone]
     for instance in sorted(live, key=lambda instance: instance.instance_id):
         name = _name(instance, world.settings.host_name)
         if _NAME.match(name):
-            names[instance.instance_id] = name
+            chosen[instance.instance_id] = name
         else:
             what = f"its {world.settings.host_name} {name[:60]!r} is not a host name"
             result.problem(f"instance {instance.instance_id}", what, "set it, or host_name in the settings")
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    twice = [name for name, count in Counter(chosen.values()).items() if count > 1]
     for name in twice:
-        twins = sorted(key for key, value in names.items() if value == name)
+        twins = sorted(key for key, value in chosen.items() if value == name)
         result.problem(f"instances {' '.join(twins)}", f"all are named {name}", "rename all but one")
-    return {key: name for key, name in names.items() if name not in twice}
+    return {key: name for key, name in chosen.items() if name not in twice}
 
 
 def _name(instance: Instance, rule: str) -> str:
@@ -118,7 +108,7 @@ def _hidden(world: World, by_instance: dict[str, Host]) -> dict[str, Instance]:
 
 def _free(host: Host, seen: dict[str, Instance]) -> bool:
     """Say whether a host is one without an instance, or whose instance is gone."""
-    instance_id = host.template.get(INSTANCE_ID, "")
+    instance_id = host.template.get(names.INSTANCE_ID, "")
     return not instance_id or host.terminated or (instance_id in seen and seen[instance_id].gone)
 
 
@@ -126,20 +116,20 @@ def _refuse(result: Plan, instance: Instance, name: str, namesake: Host, seen: d
     if _free(namesake, seen):
         what, remedy = "", f"run 'onehost delete {namesake.host_id}', or rename the instance"
     else:
-        what, remedy = f" for instance {namesake.template[INSTANCE_ID]}", "rename one of the two instances"
+        what, remedy = f" for instance {namesake.template[names.INSTANCE_ID]}", "rename one of the two instances"
     result.problem(f"instance {instance.instance_id}", f"host {name} exists already{what}", remedy)
 
 
 def attributes(instance: Instance) -> dict[str, str]:
     """Compose what a host's template says of its instance."""
     return {
-        INSTANCE_ID: instance.instance_id,
-        INSTANCE_TYPE: instance.instance_type,
-        ZONE: instance.zone,
-        SUBNET_ID: instance.subnet_id,
-        ENI_ID: instance.eni_id,
-        VTEP: instance.private_ip,
-        INSTANCE_STATE: instance.state,
+        names.INSTANCE_ID: instance.instance_id,
+        names.INSTANCE_TYPE: instance.instance_type,
+        names.ZONE: instance.zone,
+        names.SUBNET_ID: instance.subnet_id,
+        names.ENI_ID: instance.eni_id,
+        names.VTEP: instance.private_ip,
+        names.INSTANCE_STATE: instance.state,
     }
 
 
@@ -149,11 +139,8 @@ def _add(world: World, result: Plan, new: list[tuple[Instance, str]]) -> None:
     settings = world.settings
     cluster = next((key for key, value in world.oned.clusters().items() if value == settings.cluster), None)
     if cluster is None:
-        result.problem(
-            f"cluster {settings.cluster}",
-            "OpenNebula has none of that name",
-            f"run 'onecluster create {settings.cluster}', or correct cluster in the settings",
-        )
+        remedy = f"run 'onecluster create {settings.cluster}', or correct cluster in the settings"
+        result.problem(f"cluster {settings.cluster}", "OpenNebula has none of that name", remedy)
         return
     for instance, name in new:
         text = f"create it for instance {instance.instance_id}"
@@ -186,11 +173,11 @@ def _retire(world: World, result: Plan, host: Host) -> None:
     if host.state not in (STATE_DISABLED, STATE_OFFLINE):
         result.change(target, "disable it: its instance is terminated", world.oned.disable_host, host.host_id)
     if not host.terminated:
-        values = {INSTANCE_STATE: TERMINATED}
-        result.change(target, f"set {INSTANCE_STATE}={TERMINATED}", world.oned.update_host, host.host_id, values)
+        text, values = f"set {names.INSTANCE_STATE}={names.TERMINATED}", {names.INSTANCE_STATE: names.TERMINATED}
+        result.change(target, text, world.oned.update_host, host.host_id, values)
     if host.vms:
         what = (
-            f"its instance {host.template.get(INSTANCE_ID)} is terminated, but it still has the VMs "
+            f"its instance {host.template.get(names.INSTANCE_ID)} is terminated, but it still has the VMs "
             f"{' '.join(map(str, host.vms[:20]))}"
         )
         result.problem(target, what, f"recover them with 'onevm recover', then run 'onehost delete {host.host_id}'")
@@ -229,7 +216,7 @@ def plan_free(world: World) -> Plan:
     for host in world.hosts:
         eni, limit = world.interfaces.get(host.eni_id), world.limit(host)
         free = str(max(0, limit - len(eni.addresses))) if eni is not None else ""
-        if free and limit and host.template.get(FREE_ADDRESSES) != free:
-            text, values = f"set {FREE_ADDRESSES}={free}", {FREE_ADDRESSES: free}
+        if free and limit and host.template.get(names.FREE_ADDRESSES) != free:
+            text, values = f"set {names.FREE_ADDRESSES}={free}", {names.FREE_ADDRESSES: free}
             result.change(f"host {host.name}", text, world.oned.update_host, host.host_id, values)
     return result
