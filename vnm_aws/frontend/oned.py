@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import xmlrpc.client
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from typing import Any
 from xml.parsers.expat import ExpatError
 
@@ -91,9 +92,7 @@ class Oned:
         self.changes = 0
 
     def _call(self, method: str, *arguments: object) -> Any:
-        call: Callable[..., Any] = self._one
-        for part in method.split("."):
-            call = getattr(call, part)
+        call: Callable[..., Any] = reduce(getattr, method.split("."), self._one)
         try:
             return call(*arguments)
         except pyone.OneNoExistsException as error:
@@ -201,8 +200,3 @@ class Oned:
 
 def _sentence(error: Exception) -> str:
     return " ".join(str(error).split())[:300].rstrip(".")
-
-
-def served_clusters(networks: Iterable[Network]) -> set[int]:
-    """Find the clusters that have a network of this driver."""
-    return {cluster for network in networks if network.ours for cluster in network.clusters}

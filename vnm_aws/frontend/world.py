@@ -15,7 +15,7 @@ from ..names import INSTANCE_TYPE, PRIVATE_IP
 from . import settings as settings_file
 from .ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
 from .objects import AwsVm, Host, Network
-from .oned import Oned, served_clusters
+from .oned import Oned
 from .settings import Settings
 
 _PAGE = 500
@@ -137,8 +137,8 @@ class World:
 
     @cached_property
     def served(self) -> set[int]:
-        """Find the IDs of the clusters that the driver serves."""
-        return served_clusters(self.networks)
+        """Find the IDs of the clusters that the driver serves: they have a network of it."""
+        return {cluster for network in self.networks if network.ours for cluster in network.clusters}
 
     def limit(self, host: Host) -> int:
         """Say how many addresses the ENI of a host can have; 0 when its instance type is not known."""
