@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 else:
     health, listing, reconcile, registration = map(_Later, ("health", "listing", "reconcile", "registration"))
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _RIGHT = {"ID", "FREE", "TVM", "UP", "DOWN", "MTU", "AR"}
 
 
@@ -91,8 +90,7 @@ def _world(ctx: click.Context) -> World:
     return World(settings.load(ctx.find_root().obj))
 
 
-def _listing(function: _F) -> _F:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+_listing = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _print(lines: Sequence[dict[str, Any]], head: Sequence[str], as_json: bool) -> None:

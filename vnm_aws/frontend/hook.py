@@ -25,10 +25,7 @@ _Work = Callable[["World", "Outcome"], None]
 
 
 def main(argv: list[str]) -> int:
-    """Handle the event that the program's name says.
-
-    Args:
-        argv: the program's name.
+    """Handle the event that the program's name, the first of `argv`, says.
 
     Returns:
         the exit code; 1 makes `onehook retry` possible, and stderr is in the hook's log.

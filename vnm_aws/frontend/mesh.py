@@ -102,11 +102,7 @@ def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
 
 
 def _tell(name: str, text: str, timeout: int) -> str | None:
-    """Send the list to a host.
-
-    Returns:
-        the reason when the host did not take it.
-    """
+    """Send the list to a host, and return the reason when the host did not take it."""
     command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}", "--", name, _COMMAND]
     try:
         done = subprocess.run(

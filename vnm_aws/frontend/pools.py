@@ -51,11 +51,9 @@ def claimed(world: World, network: Network, result: Plan) -> list[ElasticIp]:
             if first is None:
                 members.append(eip)
             else:
-                result.problem(
-                    f"Elastic IP {eip.public_ip}",
-                    f"belongs to two pools, networks {first.name} and {network.name}",
-                    f"change its tags or {POOL} of one (network {first.name} keeps it)",
-                )
+                what = f"belongs to two pools, networks {first.name} and {network.name}"
+                remedy = f"change its tags or {POOL} of one (network {first.name} keeps it)"
+                result.problem(f"Elastic IP {eip.public_ip}", what, remedy)
     return members
 
 
@@ -129,11 +127,9 @@ def _keep(
     if address_range.used:
         # Its VM keeps what it got with the lease, so nothing here can change; following sees to the Elastic IP.
         if eip.private_ip not in ("", present):
-            result.problem(
-                target,
-                f"leads to {eip.private_ip}, but {where} is leased with {present}",
-                "it is put back while the VM runs, detach it from the VM to let it lead elsewhere",
-            )
+            what = f"leads to {eip.private_ip}, but {where} is leased with {present}"
+            remedy = "it is put back while the VM runs, detach it from the VM to let it lead elsewhere"
+            result.problem(target, what, remedy)
         return
     if eip.private_ip != present:
         _refuse_leased(world, network, eip, address_range.ar_id)

@@ -34,27 +34,20 @@ def conflicts(world: World, vms: Iterable[AwsVm]) -> dict[int, AwsOvsError]:
         eni = world.eni_of_address.get(private_ip)
         holder = world.host_of_eni.get(eni.eni_id) if eni else None
         for vm, winner in _contested(claims, holder.host_id if holder else -1):
-            losers[vm.vm_id] = AwsOvsError(
-                f"{private_ip} is in use by VM {winner.vm_id} on host {winner.host}",
-                f"detach it from one of the two, or migrate VM {vm.vm_id} to {winner.host}",
-            )
+            what = f"{private_ip} is in use by VM {winner.vm_id} on host {winner.host}"
+            remedy = f"detach it from one of the two, or migrate VM {vm.vm_id} to {winner.host}"
+            losers[vm.vm_id] = AwsOvsError(what, remedy)
     for allocation_id, leads in private.items():
         eip = world.elastic_ips.get(allocation_id)
         for vm, winner in _contested(leads, eip.private_ip if eip else ""):
             name = eip.public_ip if eip else allocation_id
-            losers[vm.vm_id] = AwsOvsError(
-                f"Elastic IP {name} is in use by VM {winner.vm_id} with another AWS_PRIVATE_IP",
-                "detach it from one of the two",
-            )
+            what = f"Elastic IP {name} is in use by VM {winner.vm_id} with another AWS_PRIVATE_IP"
+            losers[vm.vm_id] = AwsOvsError(what, "detach it from one of the two")
     return losers
 
 
 def _contested(claims: list[tuple[AwsVm, _T]], present: _T) -> list[tuple[AwsVm, AwsVm]]:
-    """Choose between VMs that claim a thing, each for a place of its own, the oldest first.
-
-    Returns:
-        those that lose it, and to whom.
-    """
+    """Choose between VMs, the oldest first, that claim a thing for a place each; return those that lose it, and to whom."""
     winner, place = next((claim for claim in claims if claim[1] == present), claims[0])
     return [(vm, winner) for vm, other in claims if other != place and vm.vm_id != winner.vm_id]
 
