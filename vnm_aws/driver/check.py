@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 from ..errors import AwsOvsError
 from ..names import VXLAN_PORT
@@ -36,19 +36,17 @@ def run(node: Node, as_json: bool) -> int:
     Returns:
         the exit code: 1 when there are any.
     """
-    found = differences(node)
+    wrong = differences(node)
     if as_json:
-        print(json.dumps([one._asdict() for one in found], indent=2))
+        print(json.dumps([difference._asdict() for difference in wrong], indent=2))
     else:
-        for one in found:
-            print(f"{one.what}; {one.remedy}")
-        if not found:
-            print("ok: everything on this node is as it should be")
-    return 1 if found else 0
+        lines = [f"{difference.what}; {difference.remedy}" for difference in wrong]
+        print("\n".join(lines) or "ok: everything on this node is as it should be")
+    return 1 if wrong else 0
 
 
 def differences(node: Node) -> list[Difference]:
-    """Everything that differs, each once, the causes first."""
+    """List everything that differs, each once, the causes first."""
     if node_module.vswitchd() == node_module.NOT_RUNNING:
         return [Difference("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")]
     stored = state.everything()
@@ -63,27 +61,26 @@ def differences(node: Node) -> list[Difference]:
         _kernel(node, stored.ports),
         (Difference(*trouble) for trouble in surroundings.troubles()),
     )
-    found: dict[str, Difference] = {}
-    for part in parts:
-        for one in _explained(part):
-            found.setdefault(one.what, one)
-    return list(found.values())
+    by_sentence: dict[str, Difference] = {}
+    for difference in chain.from_iterable(map(_explained, parts)):
+        by_sentence.setdefault(difference.what, difference)
+    return list(by_sentence.values())
 
 
 def _explained(part: Iterable[Difference]) -> Iterator[Difference]:
-    """What a part of the check finds and, where it cannot go on, why: an error is a sentence with a remedy, too."""
+    """Go through a part of the check and, where it cannot go on, say why: an error is a sentence with a remedy, too."""
     try:
         yield from part
-    except AwsOvsError as bad:
-        yield Difference(bad.what, bad.remedy)
+    except AwsOvsError as error:
+        yield Difference(error.what, error.remedy)
 
 
 def _peers(node: Node) -> Iterator[Difference]:
-    """The peer list, and tunnels that are there and carry nothing."""
+    """Check the peer list, and look for tunnels that are there and carry nothing."""
     try:
         peers = tunnels.load()
-    except AwsOvsError as bad:
-        yield Difference(bad.what, _SYNC)
+    except AwsOvsError as error:
+        yield Difference(error.what, _SYNC)
         return
     own, seen = node.underlay.address, tunnels.observe(node.db)
     if not any(peer.vtep == own for peer in peers):
@@ -92,18 +89,16 @@ def _peers(node: Node) -> Iterator[Difference]:
         tunnel = seen.get(peer.name)
         if peer.vtep == own or tunnel is None or tunnel.state == "up":
             continue
+        what, remedy = f"the tunnel to {peer.name} ({peer.vtep})", f"end what is in its way, then {_RESTORE}"
         if tunnel.error:
-            what = f"Open vSwitch refuses the tunnel to {peer.name} ({peer.vtep}): {tunnel.error}"
-            yield Difference(what, f"end what is in its way, then {_RESTORE}")
+            yield Difference(f"Open vSwitch refuses {what}: {tunnel.error}", remedy)
         else:
-            yield Difference(
-                f"the tunnel to {peer.name} ({peer.vtep}) is {tunnel.state}",
-                f"look whether {peer.name} runs and has this node as a peer, and allow UDP {VXLAN_PORT} among the hosts",
-            )
+            remedy = f"look whether {peer.name} runs and has this node as a peer"
+            yield Difference(f"{what} is {tunnel.state}", f"{remedy}, and allow UDP {VXLAN_PORT} among the hosts")
 
 
 def _marker(node: Node) -> Iterator[Difference]:
-    """Whether the node was built for what it is now."""
+    """Compare what the node was built for with what it is now."""
     built, now = node_module.read_marker(), node.marker()
     if not isinstance(built, dict):
         yield Difference("this node has not been set up since it booted")
@@ -116,67 +111,59 @@ def _marker(node: Node) -> Iterator[Difference]:
     }
     for key, name in named.items():
         if built.get(key) != now[key]:
-            yield Difference(f"{name} is {_short(now[key])}, but this node was set up for {_short(built.get(key))}")
-
-
-def _short(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            current, former = (
+                " ".join(map(str, value)) if isinstance(value, list) else value for value in (now[key], built.get(key))
+            )
+            yield Difference(f"{name} is {current}, but this node was set up for {former}")
 
 
 def _strangers(node: Node) -> Iterator[Difference]:
-    """Other VXLAN ports, which take the tunnels' packets."""
+    """Look for other VXLAN ports, which take the tunnels' packets."""
     columns, udp = ["name", "options", "external_ids"], str(VXLAN_PORT)
     for row in node.db.transact([select("Interface", [["type", "==", "vxlan"]], columns)])[0]:
         ours = as_dict(row["external_ids"]).get(bridges.ROLE) == "tunnel"
         if not ours and as_dict(row["options"]).get("dst_port", udp) == udp:
-            yield Difference(
-                f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port {udp}",
-                f"remove it: ovs-vsctl del-port {row['name']}",
-            )
+            what = f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port {udp}"
+            yield Difference(what, f"remove it: ovs-vsctl del-port {row['name']}")
     for name in routing.vxlan_devices(VXLAN_PORT):
-        yield Difference(
-            f"VXLAN device {name} of the kernel has the driver's UDP port {udp}", f"remove it: ip link del {name}"
-        )
+        what = f"VXLAN device {name} of the kernel has the driver's UDP port {udp}"
+        yield Difference(what, f"remove it: ip link del {name}")
 
 
 def _upcalls(node: Node) -> Iterator[Difference]:
-    """Whether ovs-vswitchd handles packets that the datapath knows no flow for."""
+    """Check that ovs-vswitchd handles packets that the datapath knows no flow for."""
     _, _, start = node_module.vswitchd().partition(" ")
     if upcalls.waits(node.db):
-        yield Difference(
-            "ovs-vswitchd handles new packets on no bridge as long as it waits for its flows (other_config:flow-restore-wait)"
-        )
+        what = "ovs-vswitchd handles new packets on no bridge as long as it waits for its flows"
+        yield Difference(f"{what} (other_config:flow-restore-wait)")
     elif start.isdecimal() and (lost := upcalls.lost(int(start))):
-        yield Difference(
-            f"ovs-vswitchd was started too early after the boot: it gets no packet from the kernel, which has lost {lost}",
-            "start it again: systemctl restart openvswitch-switch",
-        )
+        what = "ovs-vswitchd was started too early after the boot: it gets no packet from the kernel"
+        yield Difference(f"{what}, which has lost {lost}", "start it again: systemctl restart openvswitch-switch")
 
 
 def _open_vswitch(node: Node, stored: state.Stored) -> Iterator[Difference]:
-    """The driver's bridges and ports, and then flows."""
-    right = True
+    """Compare the driver's bridges and ports with the plans for them, and then flows."""
+    is_right = True
     for plan in restore.plans(node, stored):
-        for reason in plan.reasons:
-            right = False
-            if reason not in plan.strangers:  # _plugged has told of those, and restore cuts them off
-                yield Difference(reason)
-    if right:  # flows are made of port numbers: what they should be is not known before
+        is_right = is_right and not plan.reasons
+        # _plugged has told of the strangers, and restore cuts them off
+        yield from (Difference(reason) for reason in plan.reasons if reason not in plan.strangers)
+    if is_right:  # flows are made of port numbers: what they should be is not known before
         yield from _flows(node, stored)
 
 
 def _plugged(node: Node, stored: state.Stored) -> Iterator[Difference]:
-    """Ports as the hypervisor has plugged them in. It comes first, because restore closes what a lost file opened."""
-    found, bound, on = node.db.transact(
+    """Check how the hypervisor has plugged ports in. It comes first, because restore closes what a lost file opened."""
+    rows, ports, on = node.db.transact(
         [
-            select("Interface", [], ["name", "ofport", "external_ids", "error"]),
+            select("Interface", [], bridges.PORT_COLUMNS),
             select("Port", [], ["_uuid", "name"]),
             select("Bridge", [], ["name", "ports", "external_ids"]),
         ]
     )
-    names = {str(row["_uuid"]): row["name"] for row in bound}
-    bridge_of = {names[str(one)]: row["name"] for row in on for one in as_list(row["ports"]) if str(one) in names}
-    interfaces = {row["name"]: row for row in found}
+    names = {str(row["_uuid"]): row["name"] for row in ports}
+    bridge_of = {names.get(str(uuid)): row["name"] for row in on for uuid in as_list(row["ports"])}
+    interfaces = {row["name"]: row for row in rows}
     for port in stored.ports:
         row, bridge = interfaces.get(port.name), bridge_of.get(port.name)
         whose, guest = f"port {port.name} of VM {port.vm_id}", f"one-{port.vm_id}"
@@ -190,10 +177,9 @@ def _plugged(node: Node, stored: state.Stored) -> Iterator[Difference]:
             yield Difference(
                 f"{whose} is on bridge {bridge} instead of {port.bridge}", "power the VM off and resume it"
             )
-        elif not isinstance(row["ofport"], int) or row["ofport"] < 1:
-            yield Difference(
-                f"{whose} has no device: {row['error'] or 'not there'}", f"see whether {guest} runs: 'virsh list'"
-            )
+        elif not bridges.port_number(row):
+            what = f"{whose} has no device: {row['error'] or 'not there'}"
+            yield Difference(what, f"see whether {guest} runs: 'virsh list'")
     known = {port.name for port in stored.ports}
     driven = {row["name"] for row in on if as_dict(row["external_ids"]).get(bridges.ROLE) in ("overlay", "vnet")}
     for name, row in sorted(interfaces.items()):
@@ -206,40 +192,33 @@ def _plugged(node: Node, stored: state.Stored) -> Iterator[Difference]:
 
 
 def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference]:
-    """A port on a bridge of the driver that is of no VM with a file."""
+    """Tell of a port on a bridge of the driver that is of no VM with a file."""
     role = ids.get(bridges.ROLE)
     if role == "guest":
         vm_id = ids.get("aws_ovs-port", "?").partition("/")[0]
-        yield Difference(
-            f"port {name} on bridge {bridge} is of VM {vm_id}, whose file in {state.DIRECTORY} is lost: the next "
-            "'aws-ovs restore' or start of a VM closes it",
-            state.SEND,
-        )
+        what = f"port {name} on bridge {bridge} is of VM {vm_id}, whose file in {state.DIRECTORY} is lost"
+        yield Difference(f"{what}: the next 'aws-ovs restore' or start of a VM closes it", state.SEND)
     elif role not in _OURS:
-        remove = f"remove it: ovs-vsctl del-port {name}"
-        yield Difference(
-            f"port {name} on bridge {bridge} is of no VM that the driver knows, and passes nothing",
-            f"{state.SEND}; if there is no such VM, {remove}" if name.startswith("one-") else remove,
-        )
+        what, remove = f"port {name} on bridge {bridge}", f"remove it: ovs-vsctl del-port {name}"
+        remedy = f"{state.SEND}; if there is no such VM, {remove}" if name.startswith("one-") else remove
+        yield Difference(f"{what} is of no VM that the driver knows, and passes nothing", remedy)
 
 
 def _flows(node: Node, stored: state.Stored) -> Iterator[Difference]:
-    """Flows that are missing, changed, or nobody's."""
+    """Look for flows that are missing, changed, or nobody's."""
     for bridge, bundle in restore.all_flows(node, stored).items():
-        examples: dict[tuple[str, str], str] = {}
-        kinds: Counter[tuple[str, str]] = Counter()
+        kinds: dict[tuple[str, str], list[str]] = {}
         for line in comparison.compare(bridge, bundle):
             kind = ("missing" if line.startswith("+") else "there without reason", _owner(line))
-            kinds[kind] += 1
-            examples.setdefault(kind, line[1:].strip())
-        for (how, whose), count in sorted(kinds.items()):
-            flows, are = (f"{count} flows", "are") if count > 1 else ("a flow", "is")
-            yield Difference(f"{flows}{whose} on bridge {bridge} {are} {how}: {examples[how, whose][:200]}")
+            kinds.setdefault(kind, []).append(line[1:].strip())
+        for (how, whose), examples in sorted(kinds.items()):
+            flows, are = (f"{len(examples)} flows", "are") if len(examples) > 1 else ("a flow", "is")
+            yield Difference(f"{flows}{whose} on bridge {bridge} {are} {how}: {examples[0][:200]}")
 
 
 def _owner(line: str) -> str:
-    _, found, rest = line.partition("cookie=")
-    cookie = int(rest.split(",")[0].split()[0], 16) if found else 0
+    _, has_cookie, rest = line.partition("cookie=")
+    cookie = int(rest.split(",")[0].split()[0], 16) if has_cookie else 0
     whose = flow.owner(cookie)
     if whose:
         return f" of VM {whose[0]} NIC {whose[1]}"
@@ -251,10 +230,10 @@ def _kernel(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
     for what in kernel.differences(underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu):
         yield Difference(what)
     for port in ports:
-        outside = [mapping.outside for mapping in port.mappings] + [one.private_ip for one in port.shared]
+        outside = [mapping.outside for mapping in port.mappings] + [shared.private_ip for shared in port.shared]
         for address in outside:
             if address not in node.transit and eni.is_local(address):
+                what = f"{address} of VM {port.vm_id} is configured on this node itself, which keeps its packets"
                 yield Difference(
-                    f"{address} of VM {port.vm_id} is configured on this node itself, which keeps its packets",
-                    f"find it with 'ip address show to {address}' and remove it there: ip address del",
+                    what, f"find it with 'ip address show to {address}' and remove it there: ip address del"
                 )

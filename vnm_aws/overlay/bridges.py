@@ -25,7 +25,6 @@ ROLE = "aws_ovs"
 
 PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
 _GUEST = r"one-\d+-\d+\Z"  # compiled only where it is used: that costs 0.2 ms
-_UPLINK_HINT = "give the network another BRIDGE, or empty this one: ovs-vsctl del-br"
 
 
 class Interface(NamedTuple):
@@ -37,12 +36,13 @@ class Interface(NamedTuple):
 
 
 def as_interfaces(reply: list[Row]) -> list[Interface]:
-    """Read the rows of a select; `ofport` is 0 while ovs-vswitchd has not taken a port."""
-    return [Interface(row["name"], _ofport(row["ofport"]), as_dict(row["external_ids"])) for row in reply]
+    """Read the rows of a select."""
+    return [Interface(row["name"], port_number(row), as_dict(row["external_ids"])) for row in reply]
 
 
-def _ofport(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def port_number(row: Row) -> int:
+    """Read the port number of an interface; 0 while ovs-vswitchd has not taken it."""
+    return row["ofport"] if isinstance(row["ofport"], int) and row["ofport"] > 0 else 0
 
 
 def select_role(role: str) -> Operation:
@@ -115,6 +115,18 @@ class Transaction:
             self.operations.append({"op": "mutate", "table": "Bridge", "where": [bridge], "mutations": mutation})
         return reference
 
+    def ensure_port(
+        self, bridge: str, name: str, row: dict[str, Any], there: dict[str, Row], missing: str, wrong: str
+    ) -> None:
+        """Add a port that is missing, or correct the columns of its interface that `there` shows with other values."""
+        where = [["name", "==", name]]
+        if name not in there:
+            self.reasons.append(missing)
+            self.port(["name", "==", bridge], name, row)
+        elif any(_plain(value) != _plain(row.get(key, value)) for key, value in there[name].items()):
+            self.reasons.append(wrong)
+            self.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
+
     def bridge(self, name: str, role: str, datapath_type: str, ports: list[Any]) -> None:
         """Add a bridge of the driver with its LOCAL port and `ports`."""
         local = self.port(None, name, {"type": "internal"})
@@ -127,13 +139,18 @@ class Transaction:
         mutation = [["bridges", "insert", ovs_set([["named-uuid", reference]])]]
         self.operations.append({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutation})
 
-    def secure(self, name: str, role: str, datapath_type: str) -> None:
-        """Take over an existing bridge."""
+    def take_over(self, name: str, role: str, datapath_type: str) -> None:
+        """Make an existing bridge the driver's."""
         self.reasons.append(f"bridge {name} is not the driver's, or not fail_mode=secure and {datapath_type}")
         where = [["name", "==", name]]
         row = {"fail_mode": "secure", "datapath_type": datapath_type}
         self.operations.append({"op": "update", "table": "Bridge", "where": where, "row": row})
         self.operations.append(replace_ids("Bridge", where, [], {ROLE: role}))
+
+
+def _plain(value: Any) -> Any:
+    """Make a column's value comparable: the pairs of a map have no order."""
+    return as_dict(value) if isinstance(value, list) and value[:1] == ["map"] else value
 
 
 def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Transaction:
@@ -154,21 +171,16 @@ def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Transaction:
     }
     if not overlay:
         changes.reasons.append(f"bridge {OVERLAY} is missing")
-        changes.bridge(
-            OVERLAY, "overlay", datapath_type, [changes.port(None, name, row) for name, row in wanted.items()]
-        )
+        references = [changes.port(None, name, row) for name, row in wanted.items()]
+        changes.bridge(OVERLAY, "overlay", datapath_type, references)
         return changes
     if not _is_right(overlay[0], "overlay", datapath_type):
-        changes.secure(OVERLAY, "overlay", datapath_type)
+        changes.take_over(OVERLAY, "overlay", datapath_type)
     there = {row["name"]: row for row in ports}
     for name, row in wanted.items():
-        if name not in there:
-            changes.reasons.append(f"port {name} of bridge {OVERLAY} is missing")
-            changes.port(["name", "==", OVERLAY], name, row)
-        elif any(there[name][key] != row[key] for key in ("type", "mtu_request", "mac") if key in row):
-            changes.reasons.append(f"port {name} has another MTU or MAC than the driver gave it")
-            where = [["name", "==", name]]
-            changes.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
+        missing = f"port {name} of bridge {OVERLAY} is missing"
+        wrong = f"port {name} has another MTU or MAC than the driver gave it"
+        changes.ensure_port(OVERLAY, name, row, there, missing, wrong)
     return changes
 
 
@@ -204,20 +216,16 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
         elif not _is_right(reply[0], "vnet", datapath_type):
             if as_dict(reply[0]["external_ids"]).get(ROLE) != "vnet":
                 _refuse_foreign_ports(db, name, as_list(reply[0]["ports"]))
-            changes.secure(name, "vnet", datapath_type)
-    there = {row["name"]: as_dict(row["options"]) for row in patches}
+            changes.take_over(name, "vnet", datapath_type)
+    there = {row["name"]: row for row in patches}
     for bridge, vni in networks:
         near, far = patch_name(bridge, vni)
         for name, peer, on in ((near, far, bridge), (far, near, OVERLAY)):
             ids = {ROLE: "patch", "aws_ovs-network": f"{bridge}/{vni}", "aws_ovs-on": on}
             row = {"type": "patch", "options": ovs_map({"peer": peer}), "external_ids": ovs_map(ids)}
-            if name not in there:
-                changes.reasons.append(f"patch port {name} of bridge {on} is missing, for VNI {vni} of {bridge}")
-                changes.port(["name", "==", on], name, row)
-            elif there[name] != {"peer": peer}:
-                changes.reasons.append(f"patch port {name} of bridge {on} leads elsewhere than to {peer}")
-                where = [["name", "==", name]]
-                changes.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
+            missing = f"patch port {name} of bridge {on} is missing, for VNI {vni} of {bridge}"
+            wrong = f"patch port {name} of bridge {on} leads elsewhere than to {peer}"
+            changes.ensure_port(on, name, row, there, missing, wrong)
     return changes
 
 
@@ -261,7 +269,5 @@ def _refuse_foreign_ports(db: Ovsdb, bridge: str, ports: list[Any]) -> None:
     for reply in replies:
         name = reply[0]["name"] if reply else bridge
         if name != bridge and not name.startswith("one-"):
-            raise AwsOvsError(
-                f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone",
-                f"{_UPLINK_HINT}",
-            )
+            what = f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone"
+            raise AwsOvsError(what, "give the network another BRIDGE, or empty this one: ovs-vsctl del-br")

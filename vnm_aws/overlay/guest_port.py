@@ -150,6 +150,5 @@ def _free(transit: Network, used: set[str]) -> str:
     for value in range(first + 1, first + transit.size - 1):
         if int_to_ip(value) not in used:
             return int_to_ip(value)
-    raise AwsOvsError(
-        f"transit_range {transit} has no free address", "enlarge it in aws_ovs.yaml and run 'onehost sync -f'"
-    )
+    what = f"transit_range {transit} has no free address"
+    raise AwsOvsError(what, "enlarge it in aws_ovs.yaml and run 'onehost sync -f'")

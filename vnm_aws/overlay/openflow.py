@@ -38,9 +38,8 @@ def ask(question: str, bridge: str, *words: str, answers: Collection[int] = (0,)
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode not in answers:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise AwsOvsError(
-            f"ovs-ofctl cannot {_QUESTIONS[question]} the flows of bridge {bridge} ({why})", "see 'ovs-vsctl show'"
-        )
+        what = f"ovs-ofctl cannot {_QUESTIONS[question]} the flows of bridge {bridge} ({why})"
+        raise AwsOvsError(what, "see 'ovs-vsctl show'")
     return done.stdout.splitlines()
 
 

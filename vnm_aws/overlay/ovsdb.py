@@ -36,10 +36,8 @@ class Ovsdb:
             self._socket.connect(self._path)
         except OSError as error:
             self._socket.close()
-            raise AwsOvsError(
-                f"Open vSwitch does not answer at {self._path} ({error.strerror})",
-                "start it: systemctl start openvswitch-switch",
-            ) from None
+            what = f"Open vSwitch does not answer at {self._path} ({error.strerror})"
+            raise AwsOvsError(what, "start it: systemctl start openvswitch-switch") from None
 
     def close(self) -> None:
         """Hang up."""
@@ -68,9 +66,8 @@ class Ovsdb:
         for result in reply["result"]:
             if result and "error" in result:
                 details = result.get("details", "")
-                raise AwsOvsError(
-                    f"ovsdb-server refused a change: {result['error']} {details}", "run 'aws-ovs restore'"
-                )
+                what = f"ovsdb-server refused a change: {result['error']} {details}"
+                raise AwsOvsError(what, "run 'aws-ovs restore'")
         return [result["rows"] if result and "rows" in result else result for result in reply["result"]]
 
     def _receive(self) -> dict[str, Any]:
@@ -114,9 +111,8 @@ class Ovsdb:
         query = [{"op": "select", "table": "Open_vSwitch", "where": everywhere, "columns": ["cur_cfg"]}]
         while self.transact(query)[0][0]["cur_cfg"] < target:
             if time.monotonic() > deadline:
-                raise AwsOvsError(
-                    f"ovs-vswitchd did not act on a change within {timeout:.0f} s", "see journalctl -u ovs-vswitchd"
-                )
+                what = f"ovs-vswitchd did not act on a change within {timeout:.0f} s"
+                raise AwsOvsError(what, "see journalctl -u ovs-vswitchd")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
 

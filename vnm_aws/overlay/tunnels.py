@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..addresses import ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
 from ..names import VXLAN_PORT
-from .bridges import OVERLAY, ROLE, Transaction, select_role
+from .bridges import OVERLAY, ROLE, Transaction, port_number, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, ovs_set, select
 from .pipeline import overlay_bridge
 
@@ -17,8 +17,6 @@ SIZE_LIMIT = 1 << 20
 
 _BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000"}
 """Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down."""
-
-_COLUMNS = ("options", "external_ids", "bfd")
 
 
 class Peer(NamedTuple):
@@ -44,12 +42,8 @@ def parse(text: bytes) -> list[Peer]:
         raise AwsOvsError("the peer list is not valid", example) from None
     peers: dict[str, Peer] = {}
     for name, vtep in pairs:
-        if (
-            not isinstance(name, str)
-            or not isinstance(vtep, str)
-            or not name.isprintable()
-            or not 1 <= len(name) <= 255
-        ):
+        is_text = isinstance(name, str) and isinstance(vtep, str)
+        if not is_text or not name.isprintable() or not 1 <= len(name) <= 255:
             raise AwsOvsError(f"the peer {shown(str(name))} is not valid", example)
         peer = Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep"))
         if peers.setdefault(peer.vtep, peer) is not peer:
@@ -95,19 +89,15 @@ def observe(db: Ovsdb) -> dict[str, Tunnel]:
     return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in rows}
 
 
-def _numbers(db: Ovsdb) -> list[int]:
-    """Read the port numbers of the tunnels that ovs-vswitchd has taken."""
-    (rows,) = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])
-    return [row["ofport"] for row in rows if isinstance(row["ofport"], int) and row["ofport"] > 0]
-
-
 def flows(db: Ovsdb, peers: list[Peer], local_ip: str) -> list[str]:
     """Compile the flows of the overlay bridge that depend on the peers; `local_ip` is this node's own endpoint."""
-    return overlay_bridge.mesh(_numbers(db), sorted({peer.vtep for peer in peers} | {local_ip}))
+    (rows,) = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])
+    numbers = filter(None, map(port_number, rows))
+    return overlay_bridge.mesh(numbers, sorted({peer.vtep for peer in peers} | {local_ip}))
 
 
 def _tunnel(row: dict[str, Any]) -> Tunnel:
-    if not isinstance(row["ofport"], int) or row["ofport"] < 1:
+    if not port_number(row):
         lines = " ".join(as_list(row["error"])).splitlines()
         return MISSING._replace(error=", ".join(lines))
     counters = {key: int(value) for key, value in row["statistics"][1]}
@@ -122,19 +112,14 @@ def _name(vtep: str) -> str:
 
 def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Transaction:
     """Plan the changes that leave exactly one tunnel per peer; the peer at `local_ip` is this node itself."""
-    query = {**select_role("tunnel"), "columns": ["name", *_COLUMNS]}
+    query = {**select_role("tunnel"), "columns": ["name", "options", "external_ids", "bfd"]}
     there = {row["name"]: row for row in db.transact([query])[0]}
     wanted = {_name(peer.vtep): peer for peer in peers if peer.vtep != local_ip}
     changes = Transaction()
     for name, peer in wanted.items():
-        row = _interface(peer, local_ip)
-        if name not in there:
-            changes.reasons.append(f"the tunnel to {peer.name} ({peer.vtep}) is missing")
-            changes.port(["name", "==", OVERLAY], name, row)
-        elif any(as_dict(there[name][key]) != as_dict(row[key]) for key in _COLUMNS):
-            changes.reasons.append(f"tunnel {name} to {peer.name} ({peer.vtep}) has other options than it should")
-            where = [["name", "==", name]]
-            changes.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
+        missing = f"the tunnel to {peer.name} ({peer.vtep}) is missing"
+        wrong = f"tunnel {name} to {peer.name} ({peer.vtep}) has other options than it should"
+        changes.ensure_port(OVERLAY, name, _interface(peer, local_ip), there, missing, wrong)
     surplus = sorted(name for name in there if name not in wanted)
     changes.reasons += [f"tunnel {name} leads to no peer" for name in surplus]
     _remove(db, changes, surplus)
