@@ -226,9 +226,7 @@ def _owner(line: str) -> str:
 
 
 def _kernel(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
-    settings, underlay = node.config, node.underlay
-    for what in kernel.differences(underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu):
-        yield Difference(what)
+    yield from map(Difference, kernel.differences(node.underlay, node.config))
     for port in ports:
         outside = [mapping.outside for mapping in port.mappings] + [shared.private_ip for shared in port.shared]
         for address in outside:

@@ -38,22 +38,22 @@ def run(node: Node) -> None:
 
 
 def _build(node: Node) -> None:
-    stored, settings = state.everything(), node.config
+    stored = state.everything()
     for changes in plans(node, stored):
         node.commit(changes)
-    kernel.ensure(node.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu)
+    kernel.ensure(node.underlay, node.config)
     node.flow(all_flows(node, stored))
 
 
 def _preview(node: Node) -> None:
     """Print what differs in Open vSwitch's database, the kernel and the flows; nothing when all is right."""
-    stored, settings, is_right = state.everything(), node.config, True
+    stored, is_right = state.everything(), True
     for changes in plans(node, stored):
         node.commit(changes)
         is_right = is_right and not changes.operations
     if upcalls.waits(node.db):
         print("# ovs-vswitchd handles no new packets (other_config:flow-restore-wait)")
-    for what in kernel.differences(node.underlay, settings.gateway_mac, settings.transit_range, settings.internet_mtu):
+    for what in kernel.differences(node.underlay, node.config):
         print("kernel", what)
     if not is_right:  # flows are made of port numbers
         print("# what flows should be is known when the changes to the database have been made")

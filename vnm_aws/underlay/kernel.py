@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ..config import Config
 from ..errors import AwsOvsError
 from ..names import GATEWAY_PORT, REPAIR_PORT, ROUTE_TABLE, RULE_PRIORITY
 from .eni import Underlay
@@ -41,50 +42,43 @@ class Item(Protocol):
         """Make it right."""
 
 
-def ensure(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> None:
+def ensure(underlay: Underlay, settings: Config) -> None:
     """Bring the node's kernel into the state that the overlay needs; what is right already stays untouched.
-
-    Args:
-        underlay: the ENI.
-        gateway_mac: the gateway's MAC, used as the next hop's.
-        transit: the range of transit addresses.
-        internet_mtu: MTU at the Internet gateway.
 
     Raises:
         AwsOvsError: the kernel or nft refuses something.
     """
     try:
         with IPRoute() as ip:
-            for item in _items(ip, underlay, gateway_mac, transit, internet_mtu):
+            for item in _items(ip, underlay, settings):
                 if item.difference():
                     item.repair()
     except NetlinkError as error:
         raise AwsOvsError(f"the kernel refused the node's routes ({error})", "run 'aws-ovs restore' again") from None
 
 
-def differences(underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> list[str]:
-    """Say what `ensure` would change; the arguments are its own.
+def differences(underlay: Underlay, settings: Config) -> list[str]:
+    """Say what `ensure` would change.
 
     Raises:
         AwsOvsError: the kernel does not show its state.
     """
     try:
         with IPRoute() as ip:
-            items = _items(ip, underlay, gateway_mac, transit, internet_mtu)
-            return [difference for difference in (item.difference() for item in items) if difference]
+            return list(filter(None, (item.difference() for item in _items(ip, underlay, settings))))
     except NetlinkError as error:
         raise AwsOvsError(f"the kernel does not show its routes ({error})", "run this as root") from None
 
 
-def _items(ip: Any, underlay: Underlay, gateway_mac: str, transit: str, internet_mtu: int) -> list[Item]:
+def _items(ip: Any, underlay: Underlay, settings: Config) -> list[Item]:
     """Declare the state, in the order in which it can be made: a link that goes up has no routes."""
-    eni, mtu = underlay.interface, underlay.guest_mtu(internet_mtu, leaves=True)
+    eni, transit, mtu = underlay.interface, settings.transit_range, underlay.guest_mtu(settings.internet_mtu, True)
     has_ipv6 = os.path.exists("/proc/sys/net/ipv6")
     default, to_transit = f"default route of table {ROUTE_TABLE}", f"route to {transit}"
     return [
         Link(ip, GATEWAY_PORT),
         Link(ip, REPAIR_PORT),
-        Neighbour(ip, GATEWAY_PORT, _NEXT_HOP, gateway_mac),
+        Neighbour(ip, GATEWAY_PORT, _NEXT_HOP, settings.gateway_mac),
         Route(ip, default, ROUTE_TABLE, "0.0.0.0/0", GATEWAY_PORT, _NEXT_HOP, mtu),
         Route(ip, to_transit, _MAIN_TABLE, transit, GATEWAY_PORT, _NEXT_HOP, mtu),
         Rule(ip, ROUTE_TABLE, RULE_PRIORITY, eni, underlay.subnet),
