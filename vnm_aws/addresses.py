@@ -25,10 +25,8 @@ def shown(value: str) -> str:
 def device_name(value: str, what: str) -> str:
     """Check the name of a bridge or port: what Linux and Open vSwitch both accept, 15 characters at most."""
     if not _NAME.match(value):
-        raise AwsOvsError(
-            f"{what} {shown(value)} is not a device name",
-            "use 1 to 15 letters, digits, '.', '_' or '-', a letter or digit first",
-        )
+        sentence = f"{what} {shown(value)} is not a device name"
+        raise AwsOvsError(sentence, "use 1 to 15 letters, digits, '.', '_' or '-', a letter or digit first")
     return value
 
 

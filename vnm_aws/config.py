@@ -75,9 +75,8 @@ def check(values: object, path: str = PATH) -> Config:
     """
     config = Config(**typed(values, Config()._asdict(), _RANGES, path))
     if config.datapath_type not in ("system", "netdev"):
-        raise AwsOvsError(
-            f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}", "correct it"
-        )
+        what = f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}"
+        raise AwsOvsError(what, "correct it")
     device_name(config.underlay_interface, f"{path}: underlay_interface")
     network = Network(config.transit_range, f"{path}: transit_range")
     if network.prefix_length > 24:

@@ -35,10 +35,8 @@ def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
         if not _free(descriptor) and not _wait(descriptor, timeout):
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
             since = time.time() - os.fstat(descriptor).st_mtime
-            raise AwsOvsError(
-                f"busy: {holder} has held {path} for {since:.0f} s, and this has waited for {timeout:.0f} s",
-                "look at that process",
-            )
+            sentence = f"busy: {holder} has held {path} for {since:.0f} s, and this has waited for {timeout:.0f} s"
+            raise AwsOvsError(sentence, "look at that process")
         _sign(descriptor, what)
         yield
 
@@ -61,10 +59,8 @@ def _opened(path: str) -> Iterator[int]:
         # A tool that outlives its killed starter is still at work, and so has the lock.
         os.set_inheritable(descriptor, True)
     except OSError as error:
-        raise AwsOvsError(
-            f"{path} cannot be opened ({error.strerror})",
-            "run this as its owner: oneadmin on a front-end, root on a node",
-        ) from None
+        what = f"{path} cannot be opened ({error.strerror})"
+        raise AwsOvsError(what, "run this as its owner: oneadmin on a front-end, root on a node") from None
     try:
         yield descriptor
     finally:

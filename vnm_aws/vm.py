@@ -107,9 +107,8 @@ def decode(stdin: bytes) -> bytes:
     try:
         return binascii.a2b_base64(b"".join(stdin.split()), strict_mode=True)
     except binascii.Error as error:
-        raise AwsOvsError(
-            f"the VM document on stdin is not base64 ({str(error).lower()})", "send what OpenNebula sends"
-        ) from None
+        what = f"the VM document on stdin is not base64 ({str(error).lower()})"
+        raise AwsOvsError(what, "send what OpenNebula sends") from None
 
 
 def parse(document: bytes) -> Vm:
@@ -188,10 +187,8 @@ class _Fields:
             )
         low, high, first, last = int(outer[1]), int(outer[2]), int(inner[1]), int(inner[2])
         if not (1 <= low <= high <= 65535 and 1 <= first <= last <= 65535) or high - low != last - first:
-            raise AwsOvsError(
-                f"{self.name}: the port ranges {external} and {internal} do not fit each other or leave 1-65535",
-                "correct PORT_START and PORT_SIZE of the address range",
-            )
+            what = f"{self.name}: the port ranges {external} and {internal} do not fit each other or leave 1-65535"
+            raise AwsOvsError(what, "correct PORT_START and PORT_SIZE of the address range")
         if inner[3] and int(inner[3]) != low:
             raise AwsOvsError(
                 f"{self.what('INTERNAL_PORT_RANGE')} {internal} is based on port {inner[3]}, but EXTERNAL_PORT_RANGE "
@@ -213,9 +210,8 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
     for alias in our_aliases:
         parent = alias.text("PARENT_ID")
         if parent not in drivers:
-            raise AwsOvsError(
-                f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM", "detach the alias"
-            )
+            what = f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM"
+            raise AwsOvsError(what, "detach the alias")
         if parent not in served and alias.text(PRIVATE_IP):
             raise AwsOvsError(
                 f"{alias.name} needs the Elastic IP mapping of {DRIVER}, but its parent NIC {parent} belongs to driver "

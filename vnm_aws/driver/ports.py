@@ -184,9 +184,8 @@ def require(node: Node, ports: list[GuestPort]) -> None:
             )
         error = interface[0]["error"]
         if isinstance(error, str) and error:
-            raise AwsOvsError(
-                f"port {port.name} on bridge {port.bridge} does not work: {error}", "see 'ovs-vsctl show'"
-            )
+            what = f"port {port.name} on bridge {port.bridge} does not work: {error}"
+            raise AwsOvsError(what, "see 'ovs-vsctl show'")
 
 
 def _lookups(port: GuestPort) -> list[Operation]:

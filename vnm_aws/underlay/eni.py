@@ -48,10 +48,8 @@ def find(interface: str) -> Underlay:
             mask = _ask(control, name, _SIOCGIFNETMASK)[4:8]
             link_mtu = struct.unpack_from("=i", _ask(control, name, _SIOCGIFMTU))[0]
         except OSError as error:
-            raise AwsOvsError(
-                f"the underlay interface {name} has no IPv4 address ({error.strerror})",
-                "configure it, or set underlay_interface in aws_ovs.yaml",
-            ) from None
+            what = f"the underlay interface {name} has no IPv4 address ({error.strerror})"
+            raise AwsOvsError(what, "configure it, or set underlay_interface in aws_ovs.yaml") from None
     own, netmask = int.from_bytes(address, "big"), int.from_bytes(mask, "big")
     return Underlay(name, int_to_ip(own), f"{int_to_ip(own & netmask)}/{netmask.bit_count()}", link_mtu)
 

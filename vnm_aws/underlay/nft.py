@@ -39,9 +39,8 @@ class Tables(NamedTuple):
         repair.ensure()
         listing = _listing()
         if listing.count("table ") != 2:
-            raise AwsOvsError(
-                "nft does not show the tables aws_ovs that it has just loaded", "run 'aws-ovs restore' again"
-            )
+            what = "nft does not show the tables aws_ovs that it has just loaded"
+            raise AwsOvsError(what, "run 'aws-ovs restore' again")
         files.replace(_LOADED, self._made_of() + listing)
 
 
@@ -107,6 +106,5 @@ def _load(text: str) -> None:
     except OSError as cause:
         error = os.strerror(cause.errno or 0)
     if error:
-        raise AwsOvsError(
-            f"nft refused the node's rules ({error})", "check that nftables is installed and the kernel has it"
-        )
+        what = f"nft refused the node's rules ({error})"
+        raise AwsOvsError(what, "check that nftables is installed and the kernel has it")

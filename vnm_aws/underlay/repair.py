@@ -54,6 +54,5 @@ def ensure() -> None:
             with NFTables(nfgen_family=family) as nft:
                 nft.rule("add", table="aws_ovs", chain=chain, expressions=(rule,))
         except NetlinkError as error:
-            raise AwsOvsError(
-                f"the kernel refused the nft rule of chain {chain} ({error})", "check its nf_tables support"
-            ) from None
+            what = f"the kernel refused the nft rule of chain {chain} ({error})"
+            raise AwsOvsError(what, "check its nf_tables support") from None

@@ -40,9 +40,8 @@ class Link(NamedTuple):
     def repair(self) -> None:
         index = _index(self.ip, self.name)
         if not index:
-            raise AwsOvsError(
-                f"interface {self.name} of the overlay bridge is not there", "see journalctl -u ovs-vswitchd"
-            )
+            what = f"interface {self.name} of the overlay bridge is not there"
+            raise AwsOvsError(what, "see journalctl -u ovs-vswitchd")
         self.ip.link("set", index=index, state="up")
 
 
