@@ -16,6 +16,19 @@ from .eni import Underlay
 _LOADED = f"{RUN}/nft"
 """What the tables were made of, and how nft showed them when they had just been loaded: not as they were written."""
 
+_NETDEV_TABLE = f"""\
+table netdev aws_ovs
+delete table netdev aws_ovs
+table netdev aws_ovs {{
+  chain {repair.INWARD_CHAIN} {{ }}
+  chain ingress {{
+    type filter hook ingress device "{REPAIR_PORT}" priority filter; policy drop;
+    meta protocol ip jump {repair.INWARD_CHAIN}
+    meta protocol ip fwd to "{REPAIR_PORT}"
+  }}
+}}
+"""
+
 
 class Tables(NamedTuple):
     """Our two tables with all that is in them."""
@@ -35,7 +48,13 @@ class Tables(NamedTuple):
         return f"{self.ruleset}{repair.RULES}\n"
 
     def repair(self) -> None:
-        _load(self.ruleset)
+        try:
+            error = processes.finish(processes.start(["nft", "-f", "-"], self.ruleset))
+        except OSError as cause:
+            error = os.strerror(cause.errno or 0)
+        if error:
+            what = f"nft refused the node's rules ({error})"
+            raise AwsOvsError(what, "check that nftables is installed and the kernel has it")
         repair.ensure()
         listing = _listing()
         if listing.count("table ") != 2:
@@ -87,24 +106,4 @@ table ip aws_ovs {{
     ip saddr {transit} oifname "{eni}" snat to {underlay.address}
   }}
 }}
-table netdev aws_ovs
-delete table netdev aws_ovs
-table netdev aws_ovs {{
-  chain {repair.INWARD_CHAIN} {{ }}
-  chain ingress {{
-    type filter hook ingress device "{REPAIR_PORT}" priority filter; policy drop;
-    meta protocol ip jump {repair.INWARD_CHAIN}
-    meta protocol ip fwd to "{REPAIR_PORT}"
-  }}
-}}
-"""
-
-
-def _load(text: str) -> None:
-    try:
-        error = processes.finish(processes.start(["nft", "-f", "-"], text))
-    except OSError as cause:
-        error = os.strerror(cause.errno or 0)
-    if error:
-        what = f"nft refused the node's rules ({error})"
-        raise AwsOvsError(what, "check that nftables is installed and the kernel has it")
+{_NETDEV_TABLE}"""

@@ -13,13 +13,8 @@ from ..errors import AwsOvsError
 
 _ONLINK = 4
 _PERMANENT = 0x80
-_SELECTORS = {
-    "priority": "FRA_PRIORITY",
-    "table": "FRA_TABLE",
-    "iifname": "FRA_IIFNAME",
-    "dst": "FRA_DST",
-    "src": "FRA_SRC",
-}
+_SELECTORS = ("priority", "table", "iifname", "dst", "src")
+"""What names a rule: arguments of `IPRoute.rule`, and as FRA_PRIORITY and so on attributes of a rule."""
 _SELECTS_NOTHING = {"FRA_PROTOCOL", "FRA_SUPPRESS_PREFIXLEN"}
 """Attributes of a rule that select no packets: who made it, and what every rule has."""
 
@@ -60,10 +55,8 @@ class Neighbour(NamedTuple):
             for neighbour in self.ip.get_neighbours(ifindex=index, dst=self.address)
         ):
             return ""
-        return (
-            f"the neighbour {self.address} of {self.link} is not there, not permanent, "
-            f"or has not the gateway's MAC {self.mac}"
-        )
+        what = f"the neighbour {self.address} of {self.link}"
+        return f"{what} is not there, not permanent, or has not the gateway's MAC {self.mac}"
 
     def repair(self) -> None:
         index = _index(self.ip, self.link)
@@ -113,10 +106,8 @@ class Rule(NamedTuple):
     def difference(self) -> str:
         if [self._is_right(rule) for rule in self._rules()] == [True]:
             return ""
-        return (
-            f"the policy rules for table {self.table} are not one for {self.prefix} from {self.link} "
-            f"with priority {self.priority}"
-        )
+        wanted = f"one for {self.prefix} from {self.link} with priority {self.priority}"
+        return f"the policy rules for table {self.table} are not {wanted}"
 
     def _rules(self) -> list[Any]:
         return [rule for rule in self.ip.get_rules(family=2) if rule.get_attr("FRA_TABLE") == self.table]
@@ -132,9 +123,8 @@ class Rule(NamedTuple):
         }
 
     def _surplus(self) -> list[Any]:
-        rules = self._rules()
-        right = [rule for rule in rules if self._is_right(rule)]
-        return right[1:] + [rule for rule in rules if not self._is_right(rule)]
+        rules = sorted(self._rules(), key=self._is_right, reverse=True)
+        return rules[1:] if rules and self._is_right(rules[0]) else rules
 
     def repair(self) -> None:
         while surplus := self._surplus():  # what deletes a rule can hit another that has a selector more
@@ -147,7 +137,8 @@ class Rule(NamedTuple):
 
 def _selector(rule: Any) -> dict[str, Any]:
     """Name a rule that somebody else may have made."""
-    selector = {key: rule.get_attr(name) for key, name in _SELECTORS.items() if rule.get_attr(name) is not None}
+    values = {key: rule.get_attr(f"FRA_{key.upper()}") for key in _SELECTORS}
+    selector = {key: value for key, value in values.items() if value is not None}
     return selector | {f"{key}_len": rule[f"{key}_len"] for key in ("dst", "src") if key in selector}
 
 
@@ -164,11 +155,10 @@ def _index(ip: Any, name: str) -> int:
 
 def vxlan_devices(port: int) -> list[str]:
     """List the kernel's own VXLAN devices on a UDP port, without those of Open vSwitch's kernel datapath."""
-    names = []
     with IPRoute() as ip:
-        for link in ip.get_links(kind="vxlan"):
-            name, about = str(link.get_attr("IFLA_IFNAME")), link.get_attr("IFLA_LINKINFO")
-            data: Any = about.get_attr("IFLA_INFO_DATA") if about is not None else None
-            if data is not None and data.get_attr("IFLA_VXLAN_PORT") == port and not name.startswith("vxlan_sys_"):
-                names.append(name)
-    return names
+        on_port = [
+            str(link.get_attr("IFLA_IFNAME"))
+            for link in ip.get_links(kind="vxlan")
+            if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VXLAN_PORT") == port
+        ]
+    return [name for name in on_port if not name.startswith("vxlan_sys_")]
