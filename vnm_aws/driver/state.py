@@ -67,7 +67,8 @@ def everything() -> Stored:
 def save(vm_id: int, ports: list[GuestPort]) -> None:
     """Keep the ports of a VM; without any, the node forgets the VM."""
     if ports:
-        files.replace(_path(vm_id), _encode(ports))
+        document = {"schema": SCHEMA, "ports": _objects(ports)}
+        files.replace(_path(vm_id), json.dumps(document, separators=(",", ":")))
     else:
         files.remove(_path(vm_id))
 
@@ -101,18 +102,11 @@ def _read(vm_id: int) -> list[GuestPort] | AwsOvsError:
         return AwsOvsError(f"{whose} is damaged", SEND)
 
 
-def _encode(ports: list[GuestPort]) -> str:
-    fields = [
-        {
-            **port._asdict(),
-            "mappings": [mapping._asdict() for mapping in port.mappings],
-            "shared": [
-                {**shared._asdict(), "ports": shared.ports and shared.ports._asdict()} for shared in port.shared
-            ],
-        }
-        for port in ports
-    ]
-    return json.dumps({"schema": SCHEMA, "ports": fields}, separators=(",", ":"))
+def _objects(value: Any) -> Any:
+    """Turn tuples with names into objects, at every depth: JSON would make lists of them."""
+    if hasattr(value, "_asdict"):
+        return {key: _objects(field) for key, field in value._asdict().items()}
+    return [_objects(element) for element in value] if isinstance(value, (list, tuple)) else value
 
 
 def _decode(document: Any, vm_id: int) -> list[GuestPort]:
@@ -140,7 +134,7 @@ def _port(fields: dict[str, Any]) -> GuestPort:
 
 def _shared(fields: Any) -> SharedAddress:
     shared: SharedAddress = _fill(SharedAddress, fields)
-    return shared._replace(ports=_fill(PortRange, shared.ports) if shared.ports else None)
+    return shared._replace(ports=shared.ports and _fill(PortRange, shared.ports))
 
 
 def _fill(kind: Any, values: Any) -> Any:
