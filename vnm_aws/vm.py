@@ -159,11 +159,16 @@ class _Fields:
     def number(self, key: str, low: int, high: int) -> int:
         return addresses.number(self.text(key), self.what(key), low, high)
 
-    def optional_number(self, key: str, low: int, high: int) -> int | None:
-        return self.number(key, low, high) if self.text(key) else None
-
     def address(self, key: str) -> str | None:
         return addresses.ipv4(self.text(key), self.what(key)) if self.text(key) else None
+
+    def private_ip(self, inside: str | None) -> str | None:
+        """Read AWS_PRIVATE_IP, which needs the guest address `inside` to lead to."""
+        address = self.address(PRIVATE_IP)
+        if address and not inside:
+            what = f"{self.what(PRIVATE_IP)} {address} needs an IP of the VM"
+            raise AwsOvsError(what, "use an IP4 address range")
+        return address
 
     def enabled(self, key: str, default: bool) -> bool:
         text = self.text(key).upper()
@@ -180,21 +185,16 @@ class _Fields:
         inner = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})(?:/([0-9]{1,5}))?", internal)
         if not outer or not inner:
             wrong = "EXTERNAL_PORT_RANGE" if not outer else "INTERNAL_PORT_RANGE"
-            raise AwsOvsError(
-                f"{self.what(wrong)} {addresses.shown(self.text(wrong))} is not a range as oned writes it "
-                "(9001:9010 and 1-10/9001)",
-                "set PORT_START and PORT_SIZE of the address range again",
-            )
+            what = f"{self.what(wrong)} {addresses.shown(self.text(wrong))} is not a range as oned writes it"
+            remedy = "set PORT_START and PORT_SIZE of the address range again"
+            raise AwsOvsError(f"{what} (9001:9010 and 1-10/9001)", remedy)
         low, high, first, last = int(outer[1]), int(outer[2]), int(inner[1]), int(inner[2])
         if not (1 <= low <= high <= 65535 and 1 <= first <= last <= 65535) or high - low != last - first:
             what = f"{self.name}: the port ranges {external} and {internal} do not fit each other or leave 1-65535"
             raise AwsOvsError(what, "correct PORT_START and PORT_SIZE of the address range")
         if inner[3] and int(inner[3]) != low:
-            raise AwsOvsError(
-                f"{self.what('INTERNAL_PORT_RANGE')} {internal} is based on port {inner[3]}, but EXTERNAL_PORT_RANGE "
-                f"starts at {low}",
-                "correct the address range",
-            )
+            what = f"{self.what('INTERNAL_PORT_RANGE')} {internal} is based on port {inner[3]}"
+            raise AwsOvsError(f"{what}, but EXTERNAL_PORT_RANGE starts at {low}", "correct the address range")
         return PortRange(low, first, high - low + 1)
 
 
@@ -205,19 +205,16 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
     our_aliases = [alias for alias in aliases if alias.text("VN_MAD") == DRIVER]
     if not ours and not our_aliases:
         raise AwsOvsError(f"the VM document has no NIC with VN_MAD {DRIVER}", "check the VN_MAD of its networks")
-    served = {nic.text("NIC_ID") for nic in ours}
     drivers = {nic.text("NIC_ID"): nic.text("VN_MAD") for nic in fields}
     for alias in our_aliases:
         parent = alias.text("PARENT_ID")
         if parent not in drivers:
             what = f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM"
             raise AwsOvsError(what, "detach the alias")
-        if parent not in served and alias.text(PRIVATE_IP):
-            raise AwsOvsError(
-                f"{alias.name} needs the Elastic IP mapping of {DRIVER}, but its parent NIC {parent} belongs to driver "
-                f"{addresses.shown(drivers[parent])}",
-                f"attach it to a NIC of {DRIVER}",
-            )
+        if drivers[parent] != DRIVER and alias.text(PRIVATE_IP):
+            what = f"{alias.name} needs the Elastic IP mapping of {DRIVER}, but its parent NIC {parent}"
+            other = addresses.shown(drivers[parent])
+            raise AwsOvsError(f"{what} belongs to driver {other}", f"attach it to a NIC of {DRIVER}")
     mtus = _context_mtus(root)
     nics = tuple(
         _nic(nic, [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")], mtus) for nic in ours
@@ -237,12 +234,11 @@ def _refuse_twice(key: str, values: list[str]) -> None:
 
 def _context_mtus(root: etree._Element) -> dict[str, str]:
     """Return ETHx_MTU of the context, by NIC_ID: the GUEST_MTU of the network, which the NIC itself does not carry."""
-    texts: dict[str, str] = {}
-    for element in root.iterfind("TEMPLATE/CONTEXT/*"):
-        match = re.fullmatch(r"ETH([0-9]+)_MTU", str(element.tag))
-        if match and element.text:
-            texts[match[1]] = element.text.strip()
-    return texts
+    return {
+        match[1]: element.text.strip()
+        for element in root.iterfind("TEMPLATE/CONTEXT/*")
+        if (match := re.fullmatch(r"ETH([0-9]+)_MTU", str(element.tag))) and element.text
+    }
 
 
 def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) -> Nic:
@@ -250,9 +246,7 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
     gateway = fields.address("GATEWAY")
     if gateway and gateway == ip:
         raise AwsOvsError(f"{fields.what('GATEWAY')} {gateway} is the VM's own IP", "correct the network's GATEWAY")
-    private_ip = fields.address(PRIVATE_IP)
-    if private_ip and not ip:
-        raise AwsOvsError(f"{fields.what(PRIVATE_IP)} {private_ip} needs an IP of the VM", "use an IP4 address range")
+    private_ip = fields.private_ip(ip)
     of_guest = guest_mtus.get(fields.text("NIC_ID"), "")
     texts = ((fields.text("MTU"), fields.what("MTU")), (of_guest, f"{fields.name}: GUEST_MTU"))
     mtus = [mtu.parse(text, what) for text, what in texts if text]
@@ -260,7 +254,7 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
         nic_id=fields.number("NIC_ID", 0, 65535),
         target=addresses.device_name(fields.text("TARGET"), fields.what("TARGET")),
         bridge=addresses.device_name(fields.text("BRIDGE"), fields.what("BRIDGE")),
-        vlan_id=fields.optional_number("VLAN_ID", 1, MAX_VNI),
+        vlan_id=fields.number("VLAN_ID", 1, MAX_VNI) if fields.text("VLAN_ID") else None,
         network_id=fields.number("NETWORK_ID", 0, 2**31 - 1),
         mac=addresses.mac(fields.text("MAC"), fields.what("MAC")),
         ip=ip,
@@ -283,11 +277,8 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
 
 def _alias(fields: _Fields, parent_ip: str | None) -> Alias:
     external = fields.enabled("EXTERNAL", False)
-    ours = fields.text("VN_MAD") == DRIVER
-    private_ip = fields.address(PRIVATE_IP) if ours else None
     ip = fields.address("IP")
-    if private_ip and not (parent_ip if external else ip):
-        raise AwsOvsError(f"{fields.what(PRIVATE_IP)} {private_ip} needs an IP of the VM", "use an IP4 address range")
+    private_ip = fields.private_ip(parent_ip if external else ip) if fields.text("VN_MAD") == DRIVER else None
     return Alias(
         nic_id=fields.number("NIC_ID", 0, 65535),
         ip=ip,
