@@ -25,11 +25,9 @@ def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
     for nic in nics:
         fits = node.underlay.guest_mtu(node.config.internet_mtu, leaves=nic.gateway is not None)
         if nic.mtu is not None and nic.mtu > fits:
-            raise AwsOvsError(
-                f"NIC {nic.nic_id}: MTU {nic.mtu} does not fit: {node.underlay.interface} has {node.underlay.mtu}, "
-                f"which leaves {fits} for a guest",
-                f"set MTU and GUEST_MTU of the network to {fits} or less",
-            )
+            eni, mtu = node.underlay.interface, node.underlay.mtu
+            what = f"NIC {nic.nic_id}: MTU {nic.mtu} does not fit: {eni} has {mtu}, which leaves {fits} for a guest"
+            raise AwsOvsError(what, f"set MTU and GUEST_MTU of the network to {fits} or less")
 
 
 def plan_ports(
@@ -60,10 +58,11 @@ def plan_ports(
         used |= {mapping.outside for mapping in port.mappings}
         for claim in port.claims:
             _refuse_conflict(claim, taken)
-        for mapping in port.mappings:
-            _refuse_own(node, nic, mapping.outside)
-        for shared in port.shared:
-            _refuse_own(node, nic, shared.private_ip)
+        for address in [
+            *(mapping.outside for mapping in port.mappings),
+            *(shared.private_ip for shared in port.shared),
+        ]:
+            _refuse_own(node, nic, address)
         planned.append(port)
     return planned
 
@@ -73,7 +72,7 @@ def _taken(observed: Observed, vm_id: int) -> list[tuple[Claim, Interface]]:
     return [
         (Claim.parse(text), guest)
         for guest in observed.guests
-        if not guest.ids.get("aws_ovs-port", "").startswith(f"{vm_id}/")
+        if marked_vm(guest.ids) != vm_id
         for text in guest.ids.get("aws_ovs-claims", "").split()
     ]
 
@@ -81,23 +80,17 @@ def _taken(observed: Observed, vm_id: int) -> list[tuple[Claim, Interface]]:
 def _refuse_conflict(claim: Claim, taken: list[tuple[Claim, Interface]]) -> None:
     for other, guest in reversed(taken):
         if claim.conflicts_with(other):
-            what = claim if claim.vni is None else claim.address
-            raise AwsOvsError(
-                f"{what} is in use on this node by VM {guest.ids['aws_ovs-port'].partition('/')[0]} (port {guest.name})",
-                "give one of the two VMs another lease",
-            )
+            what = f"{claim if claim.vni is None else claim.address} is in use on this node"
+            whose = f"by VM {marked_vm(guest.ids)} (port {guest.name})"
+            raise AwsOvsError(f"{what} {whose}", "give one of the two VMs another lease")
 
 
 def _refuse_own(node: Node, nic: Nic, address: str) -> None:
-    if address in node.transit:
-        return
-    length = node.underlay.subnet.partition("/")[2]
-    if eni.is_local(address):
-        raise AwsOvsError(
-            f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its "
-            "packets",
-            f"remove it: ip address del {address}/{length} dev {node.underlay.interface}",
-        )
+    if address not in node.transit and eni.is_local(address):
+        what = f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself"
+        length = node.underlay.subnet.partition("/")[2]
+        remedy = f"remove it: ip address del {address}/{length} dev {node.underlay.interface}"
+        raise AwsOvsError(f"{what}, which would keep its packets", remedy)
 
 
 def marked_ports(observed: Observed, vm_id: int) -> list[GuestPort]:
@@ -174,23 +167,21 @@ def require(node: Node, ports: list[GuestPort]) -> None:
     Raises:
         AwsOvsError: a port is not there, or has no device.
     """
-    replies = node.db.transact([operation for port in ports for operation in _lookups(port)])
+    lookups = [
+        (
+            select("Interface", [["name", "==", port.name]], PORT_COLUMNS),
+            select("Port", [["name", "==", port.name]], ["_uuid"]),
+            select("Bridge", [["name", "==", port.bridge]], ["ports"]),
+        )
+        for port in ports
+    ]
+    replies = node.db.transact([operation for lookup in lookups for operation in lookup])
     for port, interface, own, bridge in zip(ports, replies[::3], replies[1::3], replies[2::3], strict=True):
         if not interface or not own or not bridge or str(own[0]["_uuid"]) not in str(bridge[0]["ports"]):
-            raise AwsOvsError(
-                f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}: the hypervisor did not plug it "
-                "in",
-                f"see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'",
-            )
+            what = f"port {port.name} of NIC {port.nic_id} is not on bridge {port.bridge}"
+            remedy = f"see 'virsh domiflist one-{port.vm_id}' and 'ovs-vsctl show'"
+            raise AwsOvsError(f"{what}: the hypervisor did not plug it in", remedy)
         error = interface[0]["error"]
         if isinstance(error, str) and error:
             what = f"port {port.name} on bridge {port.bridge} does not work: {error}"
             raise AwsOvsError(what, "see 'ovs-vsctl show'")
-
-
-def _lookups(port: GuestPort) -> list[Operation]:
-    return [
-        select("Interface", [["name", "==", port.name]], PORT_COLUMNS),
-        select("Port", [["name", "==", port.name]], ["_uuid"]),
-        select("Bridge", [["name", "==", port.bridge]], ["ports"]),
-    ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..addresses import Network, int_to_ip, ip_to_int
+from ..addresses import Network, int_to_ip
 from ..errors import AwsOvsError
 from ..vm import Nic, PortRange
 
@@ -68,7 +68,7 @@ class SharedAddress(NamedTuple):
 
     @property
     def claim(self) -> Claim:
-        """The private address, or those ports of it that lead to the guest."""
+        """Claim the private address, or those ports of it that lead to the guest."""
         span = (self.ports.external, self.ports.external + self.ports.size - 1) if self.ports else None
         return Claim(self.private_ip, ports=span)
 
@@ -92,7 +92,7 @@ class GuestPort(NamedTuple):
 
     @property
     def claims(self) -> list[Claim]:
-        """What only one guest port of the node may have: MAC and addresses in its VNI, private addresses and ports."""
+        """List the claims: MAC and addresses in the VNI, private addresses and ports."""
         own = [Claim(address, self.vni) for address in (self.mac, *self.addresses)]
         return [*own, *(Claim(mapping.outside) for mapping in self.mappings), *(shared.claim for shared in self.shared)]
 
@@ -112,42 +112,39 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: dict[str, str],
     Raises:
         AwsOvsError: no transit address is left.
     """
-    own = list(dict.fromkeys([*([nic.ip] if nic.ip else []), *(a.ip for a in nic.aliases if a.ip and not a.external)]))
-    wishes: list[tuple[str, str, PortRange | None]] = []
     insides = [nic.ip, *(nic.ip if alias.external else alias.ip for alias in nic.aliases)]
-    for (private_ip, ports), inside in zip(nic.private_addresses(), insides, strict=True):
-        if private_ip and inside:
-            wishes.append((private_ip, inside, ports))
+    own = dict.fromkeys(filter(None, [nic.ip, *(alias.ip for alias in nic.aliases if not alias.external)]))
+    wishes = [
+        (private_ip, inside, ports)
+        for (private_ip, ports), inside in zip(nic.private_addresses(), insides, strict=True)
+        if private_ip and inside
+    ]
     outside: dict[str, str] = {}
     for private_ip, inside, ports in wishes:
         if ports is None:
             outside.setdefault(inside, private_ip)
-    without = [
-        address
-        for address in own
-        if address not in outside and (nic.gateways or any(inside == address for _, inside, _ in wishes))
-    ]
-    again = {address: kept[address] for address in without if address in kept}
-    again = {inside: address for inside, address in again.items() if address in transit and address not in used}
-    used.update(again.values())
-    for address in without:
-        outside[address] = again.get(address) or _free(transit, used)
-        used.add(outside[address])
-    shared = [
-        SharedAddress(private_ip, outside[inside], ports)
-        for private_ip, inside, ports in wishes
-        if outside[inside] != private_ip
-    ]
+    leaving = own if nic.gateways else {inside for _, inside, _ in wishes}
+    outside |= _transit_addresses([ip for ip in own if ip in leaving and ip not in outside], transit, kept, used)
+    shared = tuple(SharedAddress(ip, outside[inside], ports) for ip, inside, ports in wishes if outside[inside] != ip)
     mappings = tuple(Mapping(inside, address) for inside, address in outside.items())
     return GuestPort(
         vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
-        nic.filter_mac, nic.filter_ip, mappings, tuple(shared),
+        nic.filter_mac, nic.filter_ip, mappings, shared,
     )  # fmt: skip
 
 
+def _transit_addresses(insides: list[str], transit: Network, kept: dict[str, str], used: set[str]) -> dict[str, str]:
+    """Choose a transit address for each guest address, the one that it has if possible; the arguments are `plan`'s."""
+    again = {ip: kept[ip] for ip in insides if ip in kept and kept[ip] in transit and kept[ip] not in used}
+    used.update(again.values())
+    for ip in insides:
+        again[ip] = again.get(ip) or _free(transit, used)
+        used.add(again[ip])
+    return {ip: again[ip] for ip in insides}
+
+
 def _free(transit: Network, used: set[str]) -> str:
-    first = ip_to_int(str(transit).partition("/")[0])
-    for value in range(first + 1, first + transit.size - 1):
+    for value in range(transit.first + 1, transit.first + transit.size - 1):
         if int_to_ip(value) not in used:
             return int_to_ip(value)
     what = f"transit_range {transit} has no free address"
