@@ -84,7 +84,7 @@ def ipv6(value: str, what: str) -> str:
         raise AwsOvsError(f"{what} {shown(value)} is not an IPv6 address", "correct it") from None
 
 
-class Network:
+class Prefix:
     """An IPv4 prefix such as 198.18.0.0/15."""
 
     def __init__(self, text: str, what: str) -> None:

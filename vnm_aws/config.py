@@ -12,7 +12,7 @@ import os
 from typing import Any, NamedTuple
 
 from . import __version__, files, mtu
-from .addresses import Network, device_name, mac
+from .addresses import Prefix, device_name, mac
 from .errors import AwsOvsError
 
 PATH = "/var/tmp/one/etc/vnm/aws_ovs.yaml"
@@ -41,12 +41,6 @@ _RANGES = {
 
 def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int, int]], path: str) -> dict[str, Any]:
     """Lay the values of a parsed file over their defaults; check that each has its default's type and is in range.
-
-    Args:
-        values: what the YAML parser returned.
-        defaults: every key that may be there.
-        ranges: least and greatest value of numbers.
-        path: named in errors.
 
     Raises:
         AwsOvsError: an unknown key, or a value of the wrong type or out of range.
@@ -78,18 +72,14 @@ def check(values: object, path: str = PATH) -> Config:
         what = f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}"
         raise AwsOvsError(what, "correct it")
     device_name(config.underlay_interface, f"{path}: underlay_interface")
-    network = Network(config.transit_range, f"{path}: transit_range")
-    if network.prefix_length > 24:
-        raise AwsOvsError(f"{path}: transit_range {network} is too small", "use a /24 or larger")
+    transit = Prefix(config.transit_range, f"{path}: transit_range")
+    if transit.prefix_length > 24:
+        raise AwsOvsError(f"{path}: transit_range {transit} is too small", "use a /24 or larger")
     return config._replace(gateway_mac=mac(config.gateway_mac, f"{path}: gateway_mac"))
 
 
 def read(path: str, then: str = "") -> object:
-    """Read a YAML file; None when there is none.
-
-    Args:
-        path: of the file.
-        then: what to do after correcting it, for the error.
+    """Read a YAML file; None when there is none. `then` is what to do after correcting it, for the error.
 
     Raises:
         AwsOvsError: it is not valid YAML, or too large.

@@ -6,12 +6,12 @@ import pytest
 
 from tests.unit.documents import recorded, with_value
 from vnm_aws import vm
-from vnm_aws.addresses import Network
+from vnm_aws.addresses import Prefix
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.overlay.guest_port import GuestPort, Mapping, SharedAddress, plan
 from vnm_aws.vm import PortRange
 
-TRANSIT = Network("198.18.0.0/15", "transit_range")
+TRANSIT = Prefix("198.18.0.0/15", "transit_range")
 
 
 def ports(document: bytes, used: set[str] | None = None) -> list[GuestPort]:
@@ -83,4 +83,4 @@ def test_an_exhausted_transit_range_is_said() -> None:
     machine = vm.parse(recorded("deploy", "03-post.xml"))
     full = {f"198.18.0.{number}" for number in range(256)}
     with pytest.raises(AwsOvsError, match=r"198\.18\.0\.0/24 has no free address"):
-        plan(1, machine.nics[0], 5, Network("198.18.0.0/24", "transit_range"), {}, full)
+        plan(1, machine.nics[0], 5, Prefix("198.18.0.0/24", "transit_range"), {}, full)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.documents import RECORDINGS, recorded
 from vnm_aws import config, vm
-from vnm_aws.addresses import Network
+from vnm_aws.addresses import Prefix
 from vnm_aws.driver import state
 from vnm_aws.overlay.guest_port import GuestPort, Mapping, SharedAddress, plan
 from vnm_aws.vm import PortRange
@@ -92,7 +92,7 @@ def test_files_of_0_1_0_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("directory")
 def test_what_is_kept_is_read_as_it_was(operation: str) -> None:
     machine, settings = vm.parse(recorded(*operation.split("/"))), config.Config()
-    transit = Network(settings.transit_range, "transit_range")
+    transit = Prefix(settings.transit_range, "transit_range")
     ports = [plan(machine.vm_id, nic, nic.vni(settings.vni_base), transit, {}, set()) for nic in machine.nics]
     state.save(machine.vm_id, ports)
     assert state.load(machine.vm_id) == ports

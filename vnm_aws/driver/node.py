@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import __version__, config
-from ..addresses import Network
+from ..addresses import Prefix
 from ..lock import RUN
 from ..overlay import flows, openflow
 from ..overlay.bridges import Transaction
@@ -32,7 +32,7 @@ class Node:
         read_flows: Callable[[str, str], list[str]] = openflow.read,
     ) -> None:
         self.config, self.underlay, self.db, self.dry_run = settings, underlay, db, dry_run
-        self.transit = Network(settings.transit_range, "transit_range")
+        self.transit = Prefix(settings.transit_range, "transit_range")
         self._apply_flows = apply_flows
         self.read_flows = read_flows
 

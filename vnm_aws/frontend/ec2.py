@@ -23,7 +23,7 @@ from botocore.exceptions import (
     NoRegionError,
 )
 
-from ..addresses import Network, int_to_ip
+from ..addresses import Prefix, int_to_ip
 from ..errors import AwsOvsError
 from .tags import TagFilter
 
@@ -108,12 +108,12 @@ class Subnet(NamedTuple):
 
         The first four and the last of a subnet are AWS' own.
         """
-        network = Network(self.cidr, f"subnet {self.subnet_id}")
+        network = Prefix(self.cidr, f"subnet {self.subnet_id}")
         return map(int_to_ip, range(network.first + network.size - 2, network.first + 3, -1))
 
     def has(self, address: str) -> bool:
         """Say whether an address is in its prefix."""
-        return address in Network(self.cidr, f"subnet {self.subnet_id}")
+        return address in Prefix(self.cidr, f"subnet {self.subnet_id}")
 
 
 class Ec2:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..addresses import Network as Prefix
-from ..addresses import int_to_ip, ip_to_int
+from ..addresses import Prefix, int_to_ip, ip_to_int
 from ..errors import AwsOvsError
 from ..names import ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP
 from .ec2 import ElasticIp

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from .. import addresses, mtu
-from ..addresses import Network as Prefix
-from ..addresses import int_to_ip, ip_to_int, shown
+from ..addresses import Prefix, int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..errors import AwsOvsError
 from ..names import EXTERNAL_IP, POOL, PRIVATE_IP

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..addresses import Network, int_to_ip
+from ..addresses import Prefix, int_to_ip
 from ..errors import AwsOvsError
 from ..vm import Nic, PortRange
 
@@ -97,12 +97,12 @@ class GuestPort(NamedTuple):
         return [*own, *(Claim(mapping.outside) for mapping in self.mappings), *(shared.claim for shared in self.shared)]
 
 
-def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: dict[str, str], used: set[str]) -> GuestPort:
+def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], used: set[str]) -> GuestPort:
     """Plan the guest port that a NIC asks for.
 
     Args:
-        vm_id: the VM.
-        nic: its NIC with those aliases that are to be in force.
+        vm_id: the NIC's VM.
+        nic: the NIC with those aliases that are to be in force.
         vni: its network.
         transit: where transit addresses come from.
         kept: node-side addresses that the port has already, by guest address; transit ones are used again, so that a
@@ -133,7 +133,7 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Network, kept: dict[str, str],
     )  # fmt: skip
 
 
-def _transit_addresses(insides: list[str], transit: Network, kept: dict[str, str], used: set[str]) -> dict[str, str]:
+def _transit_addresses(insides: list[str], transit: Prefix, kept: dict[str, str], used: set[str]) -> dict[str, str]:
     """Choose a transit address for each guest address, the one that it has if possible; the arguments are `plan`'s."""
     again = {ip: kept[ip] for ip in insides if ip in kept and kept[ip] in transit and kept[ip] not in used}
     used.update(again.values())
@@ -143,7 +143,7 @@ def _transit_addresses(insides: list[str], transit: Network, kept: dict[str, str
     return {ip: again[ip] for ip in insides}
 
 
-def _free(transit: Network, used: set[str]) -> str:
+def _free(transit: Prefix, used: set[str]) -> str:
     for value in range(transit.first + 1, transit.first + transit.size - 1):
         if int_to_ip(value) not in used:
             return int_to_ip(value)
