@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from ..overlay import tunnels
@@ -13,13 +12,13 @@ from . import node as node_module
 from . import state
 from .node import Node
 
-_PEER = ("name", "vtep", "state", "rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
+_COUNTERS = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
 
 
 def gather(node: Node) -> dict[str, Any]:
-    """Everything that `show` prints, as plain values."""
+    """Gather everything that `show` prints, as plain values."""
     seen, ports, observed = tunnels.observe(node.db), state.everything().ports, node.observe()
-    plugged = set(observed.numbers())
+    plugged, inhabited = set(observed.numbers()), [(port.bridge, port.vni) for port in ports]
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()
@@ -28,12 +27,7 @@ def gather(node: Node) -> dict[str, Any]:
         "guest_mtu": node.underlay.guest_mtu(node.config.internet_mtu, leaves=True),
         "peers": [_peer(node, peer, seen.get(peer.name, tunnels.MISSING)) for peer in tunnels.load()],
         "networks": [
-            {
-                "bridge": bridge,
-                "vni": vni,
-                "ports": sum((port.bridge, port.vni) == (bridge, vni) for port in ports),
-            }
-            for bridge, vni in observed.networks
+            {"bridge": bridge, "vni": vni, "ports": inhabited.count((bridge, vni))} for bridge, vni in observed.networks
         ],
         "ports": [
             {**port._asdict(), "reaches": _reaches(node, port), "plugged": port.name in plugged} for port in ports
@@ -47,15 +41,15 @@ def _peer(node: Node, peer: tunnels.Peer, tunnel: tunnels.Tunnel) -> dict[str, A
 
 
 def _reaches(node: Node, port: GuestPort) -> list[dict[str, str]]:
-    """Each guest address with its AWS_PRIVATE_IPs, with ports where it shares one, and what it is on the node."""
+    """List each guest address, its AWS_PRIVATE_IPs, with ports where it shares one, and what it is on the node."""
     outside = {mapping.inside: mapping.outside for mapping in port.mappings}
-    found = []
+    reaches = []
     for address in dict.fromkeys((*port.addresses, *outside)):
         own = outside.get(address, "")
         private = [own] if own and own not in node.transit else []
         private += [str(shared.claim) for shared in port.shared if shared.outside == own]
-        found.append({"ip": address, "aws_private_ip": " ".join(private), "outside": own})
-    return found
+        reaches.append({"ip": address, "aws_private_ip": " ".join(private), "outside": own})
+    return reaches
 
 
 def run(node: Node, as_json: bool) -> None:
@@ -64,21 +58,18 @@ def run(node: Node, as_json: bool) -> None:
     if as_json:
         print(json.dumps(everything, indent=2))
         return
-    underlay, mtu = everything["underlay"], everything["guest_mtu"]
-    columns = ("vm_id", "nic_id", "name", "bridge", "vni")
-    nowhere = {"ip": "", "aws_private_ip": "", "outside": ""}
-    reaches = [(port, reach) for port in everything["ports"] for reach in port["reaches"] or [nowhere]]
-    tables: tuple[tuple[Sequence[str], list[list[Any]]], ...] = (
-        (
-            ("PEER", "VTEP", "TUNNEL", *(name.upper() for name in _PEER[3:])),
-            [[peer[key] for key in _PEER] for peer in everything["peers"]],
-        ),
-        (("BRIDGE", "VNI", "PORTS"), [[*network.values()] for network in everything["networks"]]),
-        (
-            ("VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE"),
-            [[*(port[key] for key in columns), *reach.values()] for port, reach in reaches],
-        ),
-    )
-    print(f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}, guests up to {mtu}")
-    for head, lines in tables:
-        print(f"\n{table(head, lines, gap='  ')}")
+    underlay = everything["underlay"]
+    about = f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}"
+    print(f"{about}, guests up to {everything['guest_mtu']}")
+    counters = {key.upper(): key for key in _COUNTERS}
+    _print({"PEER": "name", "VTEP": "vtep", "TUNNEL": "state", **counters}, everything["peers"])
+    _print({"BRIDGE": "bridge", "VNI": "vni", "PORTS": "ports"}, everything["networks"])
+    nic = {"VM": "vm_id", "NIC": "nic_id", "PORT": "name", "BRIDGE": "bridge", "VNI": "vni"}
+    reach = {"IP": "ip", "AWS_PRIVATE_IP": "aws_private_ip", "OUTSIDE": "outside"}
+    _print(nic | reach, [{**port, **address} for port in everything["ports"] for address in port["reaches"] or [{}]])
+
+
+def _print(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    """Print a table; `columns` leads from each heading to the key of its values."""
+    lines = [[row.get(key, "") for key in columns.values()] for row in rows]
+    print(f"\n{table(tuple(columns), lines, gap='  ')}")
