@@ -23,20 +23,12 @@ class Underlay(NamedTuple):
     mtu: int
 
     def guest_mtu(self, internet_mtu: int, leaves: bool) -> int:
-        """Compute the largest MTU that a guest may use.
-
-        Args:
-            internet_mtu: MTU at the Internet gateway.
-            leaves: the network has a gateway, so that packets can leave to the Internet.
-        """
+        """Compute the largest MTU that a guest may use; see `mtu.for_guests`."""
         return mtu.for_guests(self.mtu, internet_mtu, leaves)
 
 
 def find(interface: str) -> Underlay:
-    """Find the underlay of this node.
-
-    Args:
-        interface: its name, or `auto` for the one of the default route.
+    """Find the underlay of this node: the interface of that name, or for `auto` the one of the default route.
 
     Raises:
         AwsOvsError: there is none, or it has no IPv4 address.

@@ -101,7 +101,7 @@ class Setting(NamedTuple):
     value: str
 
     def difference(self) -> str:
-        value = _read(self.path)
+        value = read_setting(self.path)
         if value == self.value:
             return ""
         return f"{self.path.replace('/', '.')} is {value or 'not there'} instead of {self.value}"
@@ -118,14 +118,15 @@ class ConnectionTable(NamedTuple):
     def difference(self) -> str:
         if not os.access(f"/proc/sys/{_CONNECTIONS}", os.W_OK):  # in a container it is not for this machine to say
             return ""
-        size = int(_read(_CONNECTIONS))
+        size = int(read_setting(_CONNECTIONS))
         return f"net.netfilter.nf_conntrack_max is {size}, less than {self.least}" if size < self.least else ""
 
     def repair(self) -> None:
         _write(_CONNECTIONS, str(self.least))
 
 
-def _read(path: str) -> str:
+def read_setting(path: str) -> str:
+    """Read a value under /proc/sys; empty when it is not there."""
     try:
         with open(f"/proc/sys/{path}", encoding="ascii") as file:
             return file.read().strip()

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from ..names import GATEWAY_PORT, VXLAN_PORT
 from . import nft
+from .kernel import read_setting
 
-_NETFILTER = "/proc/sys/net/netfilter"
 _HOOKS = {
     "forward": (GATEWAY_PORT, "iifname {0} accept, and oifname {0} accept"),
     "input": (str(VXLAN_PORT), "udp dport {0} accept"),
@@ -55,31 +55,18 @@ def _listeners() -> Iterator[tuple[str, str]]:
                     sockets.add(f"socket:[{fields[9]}]")
     for pid in filter(str.isdecimal, os.listdir("/proc") if sockets else []):
         with contextlib.suppress(OSError):  # it has just ended
-            if any(_target(f"/proc/{pid}/fd/{number}") in sockets for number in os.listdir(f"/proc/{pid}/fd")):
+            files = (os.path.realpath(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd"))
+            if any(os.path.basename(file) in sockets for file in files):
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
                     process = f"process {pid} ({name.read().strip()})"
                 yield f"{process} has UDP port {VXLAN_PORT}, which the tunnels need", f"end it: kill {pid}"
 
 
-def _target(link: str) -> str:
-    """Read a symbolic link; empty when it has just gone."""
-    try:
-        return os.readlink(link)
-    except OSError:
-        return ""
-
-
 def _connections() -> Iterator[tuple[str, str]]:
     """Look how full the connection table is, which all VMs without an Elastic IP of their own need to leave."""
-    try:
-        with (
-            open(f"{_NETFILTER}/nf_conntrack_count", encoding="ascii") as count_file,
-            open(f"{_NETFILTER}/nf_conntrack_max", encoding="ascii") as limit_file,
-        ):
-            count, limit = int(count_file.read()), int(limit_file.read())
-    except (OSError, ValueError):
-        return  # the kernel tracks nothing yet
-    if count * 10 >= limit * 9:
+    # They are not there as long as the kernel tracks nothing.
+    count, limit = (int(read_setting(f"net/netfilter/nf_conntrack_{key}") or 0) for key in ("count", "max"))
+    if limit and count * 10 >= limit * 9:
         yield (
             f"the kernel's connection table is nearly full: {count} of {limit}; then new connections fail",
             f"enlarge it: sysctl -w net.netfilter.nf_conntrack_max={limit * 4}",
