@@ -18,12 +18,7 @@ def log(priority: int, line: str) -> None:
 def explain(error: Exception, doing: str) -> str:
     """Say in one sentence what went wrong; when nobody has foreseen it, the journal gets the traceback.
 
-    Args:
-        error: what ended the program's work.
-        doing: what that was; each line of the traceback begins with it.
-
-    Returns:
-        a sentence without line breaks, for the user.
+    Each line of the traceback begins with what the program was `doing`. The sentence, for the user, has no line breaks.
     """
     sentence = str(error)
     if not isinstance(error, AwsOvsError):

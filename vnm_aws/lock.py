@@ -21,12 +21,7 @@ PATH = f"{RUN}/lock"
 
 @contextlib.contextmanager
 def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
-    """Hold a lock, by default the node's.
-
-    Args:
-        what: who holds it; the error of a process that waits in vain shows it.
-        timeout: seconds to wait.
-        path: the lock file.
+    """Hold a lock, by default the node's; who waits in vain for `timeout` seconds is told `what` holds it.
 
     Raises:
         AwsOvsError: its turn did not come in time.

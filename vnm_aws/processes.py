@@ -58,11 +58,7 @@ def _find(name: str) -> str:
 
 
 def finish(tool: Tool) -> str | None:
-    """Wait for a tool to end.
-
-    Returns:
-        None when it succeeded, else the first line that it wrote on stderr.
-    """
+    """Wait for a tool to end: None when it succeeds, else the first line that it wrote on stderr."""
     _, status = os.waitpid(tool.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     os.lseek(tool.errors, 0, os.SEEK_SET)

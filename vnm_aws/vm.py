@@ -112,10 +112,7 @@ def decode(stdin: bytes) -> bytes:
 
 
 def parse(document: bytes) -> Vm:
-    """Read the VM that an XML document describes.
-
-    Args:
-        document: the XML, in either of OpenNebula's shapes.
+    """Read the VM that an XML document describes, in either of OpenNebula's shapes.
 
     Raises:
         AwsOvsError: it is not well-formed, has a document type, lacks what is needed, or holds a bad value.

@@ -31,11 +31,7 @@ class Difference(NamedTuple):
 
 
 def run(node: Node, as_json: bool) -> int:
-    """Print the differences.
-
-    Returns:
-        the exit code: 1 when there are any.
-    """
+    """Print the differences, and return the exit code: 1 when there are any."""
     wrong = differences(node)
     if as_json:
         print(json.dumps([difference._asdict() for difference in wrong], indent=2))
@@ -111,10 +107,12 @@ def _marker(node: Node) -> Iterator[Difference]:
     }
     for key, name in named.items():
         if built.get(key) != now[key]:
-            current, former = (
-                " ".join(map(str, value)) if isinstance(value, list) else value for value in (now[key], built.get(key))
-            )
+            current, former = _short(now[key]), _short(built.get(key))
             yield Difference(f"{name} is {current}, but this node was set up for {former}")
+
+
+def _short(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _strangers(node: Node) -> Iterator[Difference]:

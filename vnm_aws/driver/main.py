@@ -71,14 +71,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb.
-
-    Args:
-        argv: the program's name and its arguments.
-
-    Returns:
-        the exit code.
-    """
+    """Run the verb that `argv` names after the program, and return the exit code."""
     _, *words = sys.argv if argv is None else argv
     if not words or words[0] in ("--help", "-h", "help"):
         print(usage(), end="")

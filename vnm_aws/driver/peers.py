@@ -12,11 +12,7 @@ from .node import Node
 
 
 def run(node: Node, document: bytes | None) -> None:
-    """Store a peer list and make the tunnels follow it.
-
-    Args:
-        node: this node.
-        document: the list, or None to apply the stored one again.
+    """Store a peer list and make the tunnels follow it; without a document, follow the stored one again.
 
     Raises:
         AwsOvsError: the list is not valid, or Open vSwitch refuses a change; the stored list and the tunnels are as
@@ -33,7 +29,10 @@ def run(node: Node, document: bytes | None) -> None:
     except BaseException:
         if document is not None and not node.dry_run:
             with contextlib.suppress(Exception):
-                _restore_list(earlier)
+                if earlier is None:
+                    files.remove(tunnels.PEERS)
+                else:
+                    files.replace(tunnels.PEERS, earlier.decode())
                 _follow(node)
         raise
 
@@ -52,10 +51,3 @@ def _stored() -> bytes | None:
             return file.read()
     except FileNotFoundError:
         return None
-
-
-def _restore_list(text: bytes | None) -> None:
-    if text is None:
-        files.remove(tunnels.PEERS)
-    else:
-        files.replace(tunnels.PEERS, text.decode())

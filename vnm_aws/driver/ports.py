@@ -17,11 +17,7 @@ from .node import Node
 
 
 def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
-    """Refuse a NIC whose packets would not fit.
-
-    Raises:
-        AwsOvsError: with both numbers.
-    """
+    """Refuse a NIC whose packets would not fit, with both numbers."""
     for nic in nics:
         fits = node.underlay.guest_mtu(node.config.internet_mtu, leaves=nic.gateway is not None)
         if nic.mtu is not None and nic.mtu > fits:
@@ -33,14 +29,7 @@ def check_mtu(node: Node, nics: Iterable[Nic]) -> None:
 def plan_ports(
     node: Node, observed: Observed, vm_id: int, nics: Iterable[Nic], known: list[GuestPort]
 ) -> list[GuestPort]:
-    """Plan the guest ports that `nics` ask for, free of conflicts with other VMs of this node.
-
-    Args:
-        node: this node.
-        observed: its ports as they are.
-        vm_id: the VM.
-        nics: those of its NICs that need a port.
-        known: the VM's guest ports so far.
+    """Plan the guest ports that `nics` of a VM ask for, free of conflicts with other VMs; `known` are its ports so far.
 
     Raises:
         AwsOvsError: an address is taken, or is the node's own.
@@ -107,12 +96,8 @@ def marked_ports(observed: Observed, vm_id: int) -> list[GuestPort]:
 def apply(node: Node, observed: Observed, change: Change, known: list[GuestPort] | None) -> None:
     """Change the guest ports of a VM; when that fails, change them back.
 
-    Args:
-        node: this node.
-        observed: its ports as they are.
-        change: what changes.
-        known: the VM's guest ports so far; those of the change may also hold what only the document tells. None when
-            the VM's file cannot be read: then nothing is undone, and the file stays until all else is done.
+    `known` are the VM's guest ports so far; those of the change may also hold what only the document tells. It is None
+    when the VM's file cannot be read: then nothing is undone, and the file stays until all else is done.
 
     Raises:
         AwsOvsError: the change was refused; it has been undone.

@@ -43,11 +43,7 @@ class Stored(NamedTuple):
 
 
 def load(vm_id: int) -> list[GuestPort] | None:
-    """Read the ports of a VM.
-
-    Returns:
-        the ports, none when the node does not know the VM; None when there is a file that cannot be read.
-    """
+    """Read the ports of a VM: an empty list when the node does not know it, None when its file cannot be read."""
     read = _read(vm_id)
     return None if isinstance(read, AwsOvsError) else read
 
@@ -55,7 +51,8 @@ def load(vm_id: int) -> list[GuestPort] | None:
 def everything() -> Stored:
     """Read the ports of all VMs."""
     stored = Stored([], {})
-    for vm_id in _vm_ids():
+    names = os.listdir(DIRECTORY) if os.path.isdir(DIRECTORY) else []
+    for vm_id in sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()):
         read = _read(vm_id)
         if isinstance(read, AwsOvsError):
             stored.unreadable[vm_id] = read
@@ -75,14 +72,6 @@ def save(vm_id: int, ports: list[GuestPort]) -> None:
 
 def _path(vm_id: int) -> str:
     return f"{DIRECTORY}/{vm_id}.json"
-
-
-def _vm_ids() -> list[int]:
-    try:
-        names = os.listdir(DIRECTORY)
-    except FileNotFoundError:
-        return []
-    return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal())
 
 
 def _read(vm_id: int) -> list[GuestPort] | AwsOvsError:

@@ -92,17 +92,8 @@ class Transaction:
         self._names += 1
         return f"row{self._names}"
 
-    def port(self, bridge: list[Any] | None, name: str, interface: dict[str, Any]) -> list[Any]:
-        """Add a port with one interface.
-
-        Args:
-            bridge: condition that finds its bridge, or None when the caller inserts the bridge.
-            name: of the port and its interface.
-            interface: further columns of the interface.
-
-        Returns:
-            a reference to the port.
-        """
+    def port(self, bridge: str | None, name: str, interface: dict[str, Any]) -> list[Any]:
+        """Add a port with one interface, and return a reference to it; None when the caller inserts the bridge."""
         inner, outer = self.name(), self.name()
         self.operations.append(
             {"op": "insert", "table": "Interface", "row": {"name": name, **interface}, "uuid-name": inner}
@@ -112,19 +103,20 @@ class Transaction:
         reference = ["named-uuid", outer]
         if bridge is not None:
             mutation = [["ports", "insert", ovs_set([reference])]]
-            self.operations.append({"op": "mutate", "table": "Bridge", "where": [bridge], "mutations": mutation})
+            where = [["name", "==", bridge]]
+            self.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutation})
         return reference
 
     def ensure_port(
         self, bridge: str, name: str, row: dict[str, Any], there: dict[str, Row], missing: str, wrong: str
     ) -> None:
         """Add a port that is missing, or correct the columns of its interface that `there` shows with other values."""
-        where = [["name", "==", name]]
         if name not in there:
             self.reasons.append(missing)
-            self.port(["name", "==", bridge], name, row)
+            self.port(bridge, name, row)
         elif any(_plain(value) != _plain(row.get(key, value)) for key, value in there[name].items()):
             self.reasons.append(wrong)
+            where = [["name", "==", name]]
             self.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
 
     def bridge(self, name: str, role: str, datapath_type: str, ports: list[Any]) -> None:
@@ -154,13 +146,7 @@ def _plain(value: Any) -> Any:
 
 
 def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Transaction:
-    """Plan the changes that make the overlay bridge complete.
-
-    Args:
-        db: the database.
-        datapath_type: `system` or `netdev`.
-        mtu: of aws_gw, the way to the Internet.
-    """
+    """Plan the changes that make the overlay bridge complete; `mtu` is that of aws_gw, the way to the Internet."""
     columns = ["name", "type", "mac", "mtu_request"]
     overlay, ports = db.transact([_select_bridge(OVERLAY), {**select_role("node"), "columns": columns}])
     changes = Transaction()

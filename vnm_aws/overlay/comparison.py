@@ -18,9 +18,6 @@ def compare(bridge: str, bundle: Iterable[str]) -> list[str]:
 
     Returns:
         lines of `ovs-ofctl diff-flows`: + for what is missing on the bridge, - for what should not be there.
-
-    Raises:
-        AwsOvsError: ovs-ofctl cannot compare them.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".flows") as file:
         file.writelines(f"{line.removeprefix(_ADD)}\n" for line in bundle if line.startswith(_ADD))

@@ -44,11 +44,7 @@ class Ovsdb:
         self._socket.close()
 
     def transact(self, operations: list[Operation]) -> list[Any]:
-        """Carry out `operations` as one transaction.
-
-        Returns:
-            for each operation its result: the rows of a select, else the reply object.
-        """
+        """Carry out `operations` as one transaction, and return each one's result: the rows of a select, or an object."""
         if not operations:
             return []
         if self._socket.fileno() < 0:
@@ -92,24 +88,14 @@ class Ovsdb:
             return message
 
     def commit(self, operations: list[Operation], timeout: float = 10.0) -> None:
-        """Carry out changes and wait until ovs-vswitchd acts on them, as ovs-vsctl does.
-
-        Args:
-            operations: what to change; nothing is done when there are none.
-            timeout: seconds to wait for ovs-vswitchd.
-        """
+        """Carry out changes, if there are any, and wait until ovs-vswitchd acts on them, as ovs-vsctl does."""
         if not operations:
             return
-        everywhere: list[Any] = []
-        configuration = [
-            {"op": "mutate", "table": "Open_vSwitch", "where": everywhere, "mutations": [["next_cfg", "+=", 1]]},
-            {"op": "select", "table": "Open_vSwitch", "where": everywhere, "columns": ["next_cfg"]},
-        ]
-        target = self.transact([*operations, *configuration])[-1][0]["next_cfg"]
+        count: Operation = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
+        *_, ((row,)) = self.transact([*operations, count, select("Open_vSwitch", [], ["next_cfg"])])
         deadline = time.monotonic() + timeout
         pause = 0.002
-        query = [{"op": "select", "table": "Open_vSwitch", "where": everywhere, "columns": ["cur_cfg"]}]
-        while self.transact(query)[0][0]["cur_cfg"] < target:
+        while self.transact([select("Open_vSwitch", [], ["cur_cfg"])])[0][0]["cur_cfg"] < row["next_cfg"]:
             if time.monotonic() > deadline:
                 what = f"ovs-vswitchd did not act on a change within {timeout:.0f} s"
                 raise AwsOvsError(what, "see journalctl -u ovs-vswitchd")

@@ -27,13 +27,8 @@ def release(db: Ovsdb) -> None:
 def lost(start_ticks: int) -> int:
     """Count packets that the kernel could not hand over because nobody listens.
 
-    It is so with an ovs-vswitchd 3.1 that was started too early.
-
-    Args:
-        start_ticks: when ovs-vswitchd was started, in clock ticks since boot.
-
-    Returns:
-        0 when that is not so, or not for sure: others lose packets too, while ovs-vswitchd is away.
+    It is so with an ovs-vswitchd 3.1 that was started too early; `start_ticks` says when, in clock ticks since boot. The
+    answer is 0 when that is not so, or not for sure: others lose packets too, while ovs-vswitchd is away.
     """
     import subprocess  # costs 7 ms, and a VM's start does not need it
 

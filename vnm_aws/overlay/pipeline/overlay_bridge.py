@@ -67,14 +67,7 @@ def _shared(cookie: int, shared: SharedAddress) -> list[str]:
 
 
 def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
-    """Write the flows that depend on nothing but the node.
-
-    Args:
-        gateway: port number of aws_gw.
-        icmp: port number of aws_icmp.
-        gateway_mac: the gateway's.
-        transit: the range of transit addresses.
-    """
+    """Write the flows that depend on nothing but the node; `gateway` and `icmp` are port numbers of aws_gw and aws_icmp."""
     table = OverlayTable
     # An ICMP error quotes the packet that it is about, which OpenFlow cannot reach. It visits the kernel through
     # aws_icmp (see underlay.repair); meanwhile its source MAC carries the number of the patch port that it is for.
@@ -107,11 +100,9 @@ def forget_learned() -> str:
 
 
 def mesh(tunnels: Iterable[int], node_addresses: Iterable[str]) -> list[str]:
-    """Write the flows that depend on the peers; they replace all earlier ones.
+    """Write the flows that depend on the peers, in place of all earlier ones; `tunnels` are port numbers.
 
-    Args:
-        tunnels: port numbers of the tunnels.
-        node_addresses: VXLAN endpoints of all nodes, this one's too: no guest may talk to them.
+    No guest may talk to `node_addresses`, the VXLAN endpoints of all nodes, this one's too.
     """
     outputs = "".join(f"output:{number}," for number in sorted(tunnels))
     flood = flow.add(flow.MESH_COOKIE, OverlayTable.FLOOD, 0, "", f"{outputs}{flow.goto(OverlayTable.LOCAL)}")
