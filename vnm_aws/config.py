@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from . import __version__, files, mtu
 from .addresses import Prefix, device_name, mac
 from .errors import AwsOvsError
+from .names import RUN
 
 PATH = "/var/tmp/one/etc/vnm/aws_ovs.yaml"
-CACHE = "/run/aws_ovs/config.json"
+CACHE = f"{RUN}/config.json"
 _SIZE_LIMIT = 65536
 
 
@@ -62,11 +63,7 @@ def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int,
 
 
 def check(values: object, path: str = PATH) -> Config:
-    """Check a parsed file and return the configuration that it means.
-
-    Raises:
-        AwsOvsError: a key or value that makes no sense.
-    """
+    """Check a parsed file and return the configuration that it means."""
     config = Config(**typed(values, Config()._asdict(), _RANGES, path))
     if config.datapath_type not in ("system", "netdev"):
         what = f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}"
@@ -109,11 +106,7 @@ def parse(path: str) -> Config:
 
 
 def load(path: str = PATH, cache: str = CACHE) -> Config:
-    """Return the configuration in force; the defaults where there is no file.
-
-    Raises:
-        AwsOvsError: the file is not valid.
-    """
+    """Return the configuration in force; the defaults where there is no file."""
     try:
         status = os.stat(path)
         stamp = [__version__, status.st_ino, status.st_size, status.st_mtime_ns]

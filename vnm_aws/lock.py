@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 
 from .errors import AwsOvsError
+from .names import RUN
 
-RUN = "/run/aws_ovs"
 PATH = f"{RUN}/lock"
 
 

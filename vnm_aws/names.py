@@ -9,8 +9,21 @@ GATEWAY_PORT = "aws_gw"
 REPAIR_PORT = "aws_icmp"
 """The overlay bridge's port that ICMP errors pass to have the packet repaired that they quote."""
 
+ROLE = "aws_ovs"
+"""The key of external_ids that marks what the driver owns: overlay, vnet, node, patch, tunnel or guest."""
+PORT_KEY, NETWORK_KEY, CLAIMS_KEY = "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims"
+"""The keys that say which NIC (`VM/NIC`) and network (`BRIDGE/VNI`) a port is of, and what its guest claims."""
+SIDE_KEY, PEER_KEY = "aws_ovs-on", "aws_ovs-peer"
+"""The keys that say on which bridge a patch port is, and to which peer a tunnel leads."""
+
+RUN, KEPT = "/run/aws_ovs", "/var/lib/aws_ovs"
+"""Directories for what a reboot ends, and for what it does not."""
+
 VXLAN_PORT = 4789
 """UDP port of the tunnels: the one that IANA gave to VXLAN."""
+CT_ZONE = VXLAN_PORT
+"""The zone of connection tracking for addresses that are shared by ports. Any number that no other program has would
+do: by this one an administrator recognises the driver in `conntrack -L -w 4789`."""
 ROUTE_TABLE = VXLAN_PORT
 """Table of the route to the VMs. Nobody else has reason to take this number, and whoever sees it thinks of VXLAN."""
 RULE_PRIORITY = VXLAN_PORT

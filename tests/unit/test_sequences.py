@@ -21,8 +21,8 @@ from vnm_aws import vm
 from vnm_aws.driver import clean, post, pre, restore, state
 from vnm_aws.driver import node as node_module
 from vnm_aws.errors import AwsOvsError
+from vnm_aws.names import OVERLAY
 from vnm_aws.overlay import tunnels
-from vnm_aws.overlay.bridges import OVERLAY
 from vnm_aws.overlay.guest_port import GuestPort
 from vnm_aws.overlay.pipeline import flow
 from vnm_aws.underlay import eni

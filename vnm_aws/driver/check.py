@@ -8,7 +8,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from ..errors import AwsOvsError
-from ..names import VXLAN_PORT
+from ..names import PORT_KEY, ROLE, VXLAN_PORT
 from ..overlay import bridges, comparison, tunnels, upcalls
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
@@ -119,7 +119,7 @@ def _strangers(node: Node) -> Iterator[Difference]:
     """Look for other VXLAN ports, which take the tunnels' packets."""
     columns, udp = ["name", "options", "external_ids"], str(VXLAN_PORT)
     for row in node.db.transact([select("Interface", [["type", "==", "vxlan"]], columns)])[0]:
-        ours = as_dict(row["external_ids"]).get(bridges.ROLE) == "tunnel"
+        ours = as_dict(row["external_ids"]).get(ROLE) == "tunnel"
         if not ours and as_dict(row["options"]).get("dst_port", udp) == udp:
             what = f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port {udp}"
             yield Difference(what, f"remove it: ovs-vsctl del-port {row['name']}")
@@ -179,7 +179,7 @@ def _plugged(node: Node, stored: state.Stored) -> Iterator[Difference]:
             what = f"{whose} has no device: {row['error'] or 'not there'}"
             yield Difference(what, f"see whether {guest} runs: 'virsh list'")
     known = {port.name for port in stored.ports}
-    driven = {row["name"] for row in on if as_dict(row["external_ids"]).get(bridges.ROLE) in ("overlay", "vnet")}
+    driven = {row["name"] for row in on if as_dict(row["external_ids"]).get(ROLE) in ("overlay", "vnet")}
     for name, row in sorted(interfaces.items()):
         bridge = bridge_of.get(name, "")
         gone = row["ofport"] == -1 and name.startswith("one-")  # the plan for guest ports tells of these
@@ -191,9 +191,9 @@ def _plugged(node: Node, stored: state.Stored) -> Iterator[Difference]:
 
 def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference]:
     """Tell of a port on a bridge of the driver that is of no VM with a file."""
-    role = ids.get(bridges.ROLE)
+    role = ids.get(ROLE)
     if role == "guest":
-        vm_id = ids.get("aws_ovs-port", "?").partition("/")[0]
+        vm_id = ids.get(PORT_KEY, "?").partition("/")[0]
         what = f"port {name} on bridge {bridge} is of VM {vm_id}, whose file in {state.DIRECTORY} is lost"
         yield Difference(f"{what}: the next 'aws-ovs restore' or start of a VM closes it", state.SEND)
     elif role not in _OURS:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import __version__, config
 from ..addresses import Prefix
-from ..lock import RUN
+from ..names import RUN
 from ..overlay import flows, openflow
 from ..overlay.bridges import Transaction
 from ..overlay.ovsdb import Ovsdb
@@ -38,11 +38,7 @@ class Node:
 
     @classmethod
     def find(cls, settings: config.Config, dry_run: bool = False) -> Node:
-        """Find the parts of this node; the caller holds the lock.
-
-        Raises:
-            AwsOvsError: the configuration, the underlay or Open vSwitch is not usable.
-        """
+        """Find the parts of this node, all of which must be usable; the caller holds the lock."""
         return cls(settings, eni.find(settings.underlay_interface), Ovsdb(), dry_run)
 
     def observe(self) -> flows.Observed:

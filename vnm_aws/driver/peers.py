@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from .. import files
+from ..names import OVERLAY
 from ..overlay import tunnels
-from ..overlay.bridges import OVERLAY
 from ..overlay.pipeline import overlay_bridge
 from .node import Node
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable
 
 from ..errors import AwsOvsError
+from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY
 from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, Interface, as_interfaces, guest_ids, marked_vm
 from ..overlay.flows import Change, Observed, changed_flows
 from ..overlay.guest_port import Claim, GuestPort, plan
@@ -62,7 +63,7 @@ def _taken(observed: Observed, vm_id: int) -> list[tuple[Claim, Interface]]:
         (Claim.parse(text), guest)
         for guest in observed.guests
         if marked_vm(guest.ids) != vm_id
-        for text in guest.ids.get("aws_ovs-claims", "").split()
+        for text in guest.ids.get(CLAIMS_KEY, "").split()
     ]
 
 
@@ -87,8 +88,8 @@ def marked_ports(observed: Observed, vm_id: int) -> list[GuestPort]:
     ports = []
     for guest in observed.guests:
         if marked_vm(guest.ids) == vm_id:
-            nic_id = int(guest.ids["aws_ovs-port"].partition("/")[2])
-            bridge, _, vni = guest.ids["aws_ovs-network"].rpartition("/")
+            nic_id = int(guest.ids[PORT_KEY].partition("/")[2])
+            bridge, _, vni = guest.ids[NETWORK_KEY].rpartition("/")
             ports.append(GuestPort(vm_id, nic_id, guest.name, bridge, int(vni), "", (), (), (), True, True, (), ()))
     return ports
 
@@ -148,9 +149,6 @@ def require(node: Node, ports: list[GuestPort]) -> None:
     """Make sure that the hypervisor has put each port on its bridge, and that it has a device.
 
     `ovs-vsctl add-port` succeeds without a device, too.
-
-    Raises:
-        AwsOvsError: a port is not there, or has no device.
     """
     lookups = [
         (

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from .. import files
 from ..errors import AwsOvsError
+from ..names import GATEWAY_PORT, REPAIR_PORT
 from ..overlay import bridges, comparison, flows, tunnels, upcalls
 from ..overlay.openflow import Bundles
 from ..overlay.pipeline import flow, overlay_bridge
@@ -85,7 +86,7 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
     observed, settings = node.observe(), node.config
     (rows,) = node.db.transact([bridges.select_role("node")])
     numbers = {port.name: port.ofport for port in bridges.as_interfaces(rows)}
-    gateway, repair = numbers[bridges.GATEWAY_PORT], numbers[bridges.REPAIR_PORT]
+    gateway, repair = numbers[GATEWAY_PORT], numbers[REPAIR_PORT]
     base = overlay_bridge.node(gateway, repair, settings.gateway_mac, settings.transit_range)
     base += tunnels.flows(node.db, tunnels.load(), node.underlay.address)
     bundles = flows.all_flows(observed, base, stored.ports, settings.gateway_mac)

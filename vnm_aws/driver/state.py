@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import files
 from ..errors import AwsOvsError
-from ..lock import RUN
+from ..names import RUN
 from ..overlay.guest_port import GuestPort, Mapping, SharedAddress
 from ..vm import PortRange
 

@@ -12,17 +12,12 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
-from ..names import GATEWAY_PORT as GATEWAY_PORT
-from ..names import OVERLAY as OVERLAY
-from ..names import REPAIR_PORT as REPAIR_PORT
+from ..names import CLAIMS_KEY, GATEWAY_PORT, NETWORK_KEY, OVERLAY, PORT_KEY, REPAIR_PORT, ROLE, SIDE_KEY
 from .guest_port import GuestPort
 from .ovsdb import Operation, Ovsdb, Row, as_dict, as_list, ids_include, ovs_map, ovs_set, replace_ids, select
 from .pipeline import NODE_MAC
 
 RESERVED = (OVERLAY, GATEWAY_PORT, REPAIR_PORT)
-ROLE = "aws_ovs"
-"""The key of external_ids that marks what the driver owns: overlay, vnet, node, patch, tunnel or guest."""
-
 PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
 _GUEST = r"one-\d+-\d+\Z"  # compiled only where it is used: that costs 0.2 ms
 
@@ -56,7 +51,7 @@ def patch_name(bridge: str, vni: int) -> tuple[str, str]:
     return f"p{tail}", f"q{tail}"
 
 
-GUEST_KEYS = [ROLE, "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims"]
+GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY]
 
 
 def guest_ids(port: GuestPort) -> dict[str, str]:
@@ -68,7 +63,7 @@ def guest_ids(port: GuestPort) -> dict[str, str]:
 
 def marked_vm(ids: dict[str, str]) -> int | None:
     """Read whose port an interface is marked as; None when it is no guest port."""
-    vm_id = ids.get("aws_ovs-port", "").partition("/")[0]
+    vm_id = ids.get(PORT_KEY, "").partition("/")[0]
     return int(vm_id) if vm_id.isdecimal() else None
 
 
@@ -102,10 +97,13 @@ class Transaction:
         self.operations.append({"op": "insert", "table": "Port", "row": row, "uuid-name": outer})
         reference = ["named-uuid", outer]
         if bridge is not None:
-            mutation = [["ports", "insert", ovs_set([reference])]]
-            where = [["name", "==", bridge]]
-            self.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutation})
+            self.change_ports([["name", "==", bridge]], "insert", [reference])
         return reference
+
+    def change_ports(self, where: list[Any], mutator: str, ports: list[Any]) -> None:
+        """Insert ports into bridges, or delete them: a port that no bridge holds vanishes, and its interface with it."""
+        mutations = [["ports", mutator, ovs_set(ports)]]
+        self.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutations})
 
     def ensure_port(
         self, bridge: str, name: str, row: dict[str, Any], there: dict[str, Row], missing: str, wrong: str
@@ -207,7 +205,7 @@ def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type:
     for bridge, vni in networks:
         near, far = patch_name(bridge, vni)
         for name, peer, on in ((near, far, bridge), (far, near, OVERLAY)):
-            ids = {ROLE: "patch", "aws_ovs-network": f"{bridge}/{vni}", "aws_ovs-on": on}
+            ids = {ROLE: "patch", NETWORK_KEY: f"{bridge}/{vni}", SIDE_KEY: on}
             row = {"type": "patch", "options": ovs_map({"peer": peer}), "external_ids": ovs_map(ids)}
             missing = f"patch port {name} of bridge {on} is missing, for VNI {vni} of {bridge}"
             wrong = f"patch port {name} of bridge {on} leads elsewhere than to {peer}"
@@ -236,8 +234,7 @@ def plan_guests(db: Ovsdb, ports: Iterable[GuestPort], untouched: Collection[int
     left_behind = [row for row in plugged if row["name"] in lost and str(row["_uuid"]) in on_vnets]
     if left_behind:
         changes.reasons += [f"port {row['name']} has no device, and its VM is gone" for row in left_behind]
-        mutation = [["ports", "delete", ovs_set([row["_uuid"] for row in left_behind])]]
-        changes.operations.append({"op": "mutate", "table": "Bridge", "where": of_vnets, "mutations": mutation})
+        changes.change_ports(of_vnets, "delete", [row["_uuid"] for row in left_behind])
     for row in as_interfaces(interfaces):
         port = wanted.get(row.name)
         ids = guest_ids(port) if port else {}

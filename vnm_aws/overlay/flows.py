@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..names import NETWORK_KEY, OVERLAY, SIDE_KEY
 from . import bridges
-from .bridges import OVERLAY, Interface
+from .bridges import Interface
 from .guest_port import GuestPort
 from .openflow import Bundles
 from .ovsdb import Ovsdb
@@ -24,8 +25,8 @@ class Observed(NamedTuple):
 
     @property
     def networks(self) -> list[tuple[str, int]]:
-        """The bridge and VNI of each network that has patch ports, in order."""
-        names = {tuple(patch.ids["aws_ovs-network"].rsplit("/", 1)) for patch in self.patches}
+        """List the bridge and VNI of each network that has patch ports, in order."""
+        names = {tuple(patch.ids[NETWORK_KEY].rsplit("/", 1)) for patch in self.patches}
         return [(bridge, int(vni)) for bridge, vni in sorted(names)]
 
     def numbers(self) -> dict[str, int]:
@@ -40,16 +41,16 @@ class Observed(NamedTuple):
     def members(self, bridge: str, vni: int) -> list[int]:
         """List the port numbers of the guest ports of a network on its bridge."""
         network = f"{bridge}/{vni}"
-        return [guest.ofport for guest in self.guests if guest.ids.get("aws_ovs-network") == network and guest.ofport]
+        return [guest.ofport for guest in self.guests if guest.ids.get(NETWORK_KEY) == network and guest.ofport]
 
     def far_patches(self, vni: int) -> list[int]:
         """List the port numbers on the overlay bridge of the patch ports of a VNI that lead to guest ports."""
-        inhabited = {guest.ids.get("aws_ovs-network", "") for guest in self.guests if guest.ofport}
+        inhabited = {guest.ids.get(NETWORK_KEY, "") for guest in self.guests if guest.ofport}
         of_vni = {network for network in inhabited if network.endswith(f"/{vni}")}
         return [
             patch.ofport
             for patch in self.patches
-            if patch.ids.get("aws_ovs-on") == OVERLAY and patch.ids.get("aws_ovs-network") in of_vni and patch.ofport
+            if patch.ids.get(SIDE_KEY) == OVERLAY and patch.ids.get(NETWORK_KEY) in of_vni and patch.ofport
         ]
 
 
@@ -57,9 +58,6 @@ class Change(NamedTuple):
     """A VM's guest ports as they are, and as they are to be.
 
     Attributes:
-        vm_id: the VM.
-        before: its guest ports so far.
-        after: its guest ports from now on.
         concerned: the NIC_IDs whose flows are written anew; those of the VM's other NICs stay untouched.
         whole: delete whatever flows of the VM there are, also those of NICs that nobody remembers.
     """

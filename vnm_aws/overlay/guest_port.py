@@ -98,12 +98,9 @@ class GuestPort(NamedTuple):
 
 
 def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], used: set[str]) -> GuestPort:
-    """Plan the guest port that a NIC asks for.
+    """Plan the guest port that a NIC asks for, which has those aliases that are to be in force.
 
     Args:
-        vm_id: the NIC's VM.
-        nic: the NIC with those aliases that are to be in force.
-        vni: its network.
         transit: where transit addresses come from.
         kept: node-side addresses that the port has already, by guest address; transit ones are used again, so that a
             second run changes nothing, and connections outlive the end of another alias.

@@ -16,21 +16,13 @@ _QUESTIONS = {"dump-flows": "read", "diff-flows": "compare"}
 
 
 def read(bridge: str, cookie: str) -> list[str]:
-    """Read the flows of a bridge that match `cookie=…`, as lines that add them again.
-
-    Raises:
-        AwsOvsError: the bridge does not tell.
-    """
+    """Read the flows of a bridge that match `cookie=…`, as lines that add them again."""
     flows = ask("dump-flows", bridge, cookie)
     return [f"flow add {flow.strip()}" for flow in flows if "cookie=" in flow]
 
 
 def ask(question: str, bridge: str, *words: str, answers: Collection[int] = (0,)) -> list[str]:
-    """Ask a bridge with a command of `ovs-ofctl`; the exit codes of `answers` mean that it has answered.
-
-    Raises:
-        AwsOvsError: there is no answer.
-    """
+    """Ask a bridge with a command of `ovs-ofctl`; other exit codes than those of `answers` are an error."""
     import subprocess  # costs 7 ms, and a VM's start asks nothing
 
     switch = f"unix:/run/openvswitch/{bridge}.mgmt"  # a bare name could be a file here

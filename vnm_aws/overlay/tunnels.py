@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from ..addresses import ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
-from ..names import VXLAN_PORT
-from .bridges import OVERLAY, ROLE, Transaction, port_number, select_role
-from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, ovs_set, select
+from ..names import KEPT, OVERLAY, PEER_KEY, ROLE, VXLAN_PORT
+from .bridges import Transaction, port_number, select_role
+from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, select
 from .pipeline import overlay_bridge
 
-PEERS = "/var/lib/aws_ovs/peers.json"
+PEERS = f"{KEPT}/peers.json"
 SIZE_LIMIT = 1 << 20
 
 _BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000"}
@@ -86,7 +86,7 @@ def observe(db: Ovsdb) -> dict[str, Tunnel]:
     """Read the tunnels that there are, by the names of their peers."""
     columns = ["ofport", "external_ids", "bfd_status", "statistics", "error"]
     (rows,) = db.transact([{**select_role("tunnel"), "columns": columns}])
-    return {as_dict(row["external_ids"]).get("aws_ovs-peer", ""): _tunnel(row) for row in rows}
+    return {as_dict(row["external_ids"]).get(PEER_KEY, ""): _tunnel(row) for row in rows}
 
 
 def flows(db: Ovsdb, peers: list[Peer], local_ip: str) -> list[str]:
@@ -122,21 +122,13 @@ def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Transaction:
         changes.ensure_port(OVERLAY, name, _interface(peer, local_ip), there, missing, wrong)
     surplus = sorted(name for name in there if name not in wanted)
     changes.reasons += [f"tunnel {name} leads to no peer" for name in surplus]
-    _remove(db, changes, surplus)
+    ports = db.transact([select("Port", [["name", "==", name]], ["_uuid"]) for name in surplus])
+    if uuids := [reply[0]["_uuid"] for reply in ports if reply]:
+        changes.change_ports([["name", "==", OVERLAY]], "delete", uuids)
     return changes
 
 
 def _interface(peer: Peer, local_ip: str) -> dict[str, Any]:
     options = {"remote_ip": peer.vtep, "local_ip": local_ip, "key": "flow", "dst_port": str(VXLAN_PORT)}
-    ids = {ROLE: "tunnel", "aws_ovs-peer": peer.name}
+    ids = {ROLE: "tunnel", PEER_KEY: peer.name}
     return {"type": "vxlan", "options": ovs_map(options), "bfd": ovs_map(_BFD), "external_ids": ovs_map(ids)}
-
-
-def _remove(db: Ovsdb, changes: Transaction, names: list[str]) -> None:
-    ports = db.transact([select("Port", [["name", "==", name]], ["_uuid"]) for name in names])
-    uuids = [reply[0]["_uuid"] for reply in ports if reply]
-    if uuids:
-        # A port that no bridge holds any longer vanishes, and its interface with it.
-        mutation = [["ports", "delete", ovs_set(uuids)]]
-        where = [["name", "==", OVERLAY]]
-        changes.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutation})

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from .. import files, processes
 from ..errors import AwsOvsError
-from ..lock import RUN
-from ..names import GATEWAY_PORT, REPAIR_PORT, VXLAN_PORT
+from ..names import GATEWAY_PORT, REPAIR_PORT, RUN, VXLAN_PORT
 from . import repair
 from .eni import Underlay
 

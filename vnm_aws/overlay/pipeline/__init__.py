@@ -55,10 +55,6 @@ class OverlayTable(IntEnum):
 OUTPUT_PORT, OUTPUT_PORT_BITS = "NXM_NX_REG0[]", "NXM_NX_REG0[0..15]"
 VNI, VNI_MATCH = "NXM_NX_REG1[]", "reg1"
 
-CT_ZONE = 4789
-"""The zone of connection tracking for addresses that are shared by ports. Any number that no other program has would
-do: this one is VXLAN's UDP port, by which an administrator recognises the driver in `conntrack -L -w 4789`."""
-
 NODE_MAC = "02:a5:0e:00:00:02"
 """The MAC of the internal port aws_gw, the kernel's end; it is seen on this node only."""
 

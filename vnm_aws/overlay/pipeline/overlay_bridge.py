@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...names import CT_ZONE
 from ..guest_port import GuestPort, SharedAddress
-from . import CT_ZONE, MULTICAST, NODE_MAC, OUTPUT_PORT, OUTPUT_PORT_BITS, VNI, OverlayTable, flow
+from . import MULTICAST, NODE_MAC, OUTPUT_PORT, OUTPUT_PORT_BITS, VNI, OverlayTable, flow
 
 LEARNED_S = 300
 """Seconds after which the node forgets behind which tunnel a MAC is, as Linux bridges do."""
