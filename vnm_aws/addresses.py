@@ -48,11 +48,7 @@ def mac(value: str, what: str) -> str:
 
 
 def ip_to_int(address: str) -> int:
-    """Return the 32 bits of a dotted IPv4 address.
-
-    Raises:
-        ValueError: it is not one.
-    """
+    """Return the 32 bits of a dotted IPv4 address; for another text, raise ValueError."""
     try:
         return int.from_bytes(socket.inet_pton(socket.AF_INET, address), "big")
     except (OSError, ValueError) as error:

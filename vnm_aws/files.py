@@ -29,11 +29,7 @@ def replace(path: str, text: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, if it is there.
-
-    Raises:
-        AwsOvsError: it cannot be removed.
-    """
+    """Remove a file, if it is there."""
     try:
         os.unlink(path)
         _sweep(path)

@@ -16,11 +16,7 @@ VPC = 9001
 
 
 def parse(text: str, what: str) -> int:
-    """Read an MTU of guests.
-
-    Raises:
-        AwsOvsError: it is not a number within the bounds.
-    """
+    """Read an MTU of guests, which must be within the bounds."""
     return number(text, what, LEAST, GREATEST)
 
 

@@ -53,15 +53,12 @@ def _ask(control: socket.socket, name: str, request: int) -> bytes:
 
 def _default_interface() -> str:
     """Name the interface of the default route with the smallest metric."""
-    best: tuple[int, str] | None = None
     with open("/proc/net/route", encoding="ascii") as table:
-        for line in table:
-            fields = line.split()
-            if fields[1:2] == ["00000000"] and fields[7] == "00000000":
-                best = min(best or (1 << 32, ""), (int(fields[6]), fields[0]))
-    if best is None:
+        routes = [line.split() for line in table]
+    defaults = [(int(route[6]), route[0]) for route in routes if route[1:2] == ["00000000"] == route[7:8]]
+    if not defaults:
         raise AwsOvsError("this node has no default route to find its ENI by", "set underlay_interface in aws_ovs.yaml")
-    return best[1]
+    return min(defaults)[1]
 
 
 def is_local(address: str) -> bool:

@@ -44,11 +44,7 @@ RULES = ((_NETDEV, INWARD_CHAIN, _copy(_DESTINATION, _SOURCE)), (_IPV4, OUTWARD_
 
 
 def ensure() -> None:
-    """Fill both repair chains, which `nft.ruleset` has just created empty.
-
-    Raises:
-        AwsOvsError: the kernel refuses a rule.
-    """
+    """Fill both repair chains, which `nft.ruleset` has just created empty."""
     for family, chain, rule in RULES:
         try:
             with NFTables(nfgen_family=family) as nft:
