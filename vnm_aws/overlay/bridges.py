@@ -88,7 +88,7 @@ class Transaction:
         return f"row{self._names}"
 
     def port(self, bridge: str | None, name: str, interface: dict[str, Any]) -> list[Any]:
-        """Add a port with one interface, and return a reference to it; None when the caller inserts the bridge."""
+        """Add a port with one interface, and return a reference to it; a bridge that the caller inserts is None."""
         inner, outer = self.name(), self.name()
         self.operations.append(
             {"op": "insert", "table": "Interface", "row": {"name": name, **interface}, "uuid-name": inner}

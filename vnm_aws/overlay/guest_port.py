@@ -98,7 +98,7 @@ class GuestPort(NamedTuple):
 
 
 def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], used: set[str]) -> GuestPort:
-    """Plan the guest port that a NIC asks for, which has those aliases that are to be in force.
+    """Plan the guest port that a NIC asks for; `nic` has those aliases that are to be in force.
 
     Args:
         transit: where transit addresses come from.
