@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from ..overlay.flows import Change
-from ..overlay.guest_port import GuestPort, plan
+from ..overlay.guest_port import plan
 from ..vm import Nic, Vm
 from . import state
 from .node import Node
@@ -24,7 +22,9 @@ def run(node: Node, vm: Vm) -> None:
     present = {port.nic_id for port in remembered}
     leaving = [nic for nic in vm.concerned if nic.attach] if vm.attaching else vm.nics
     # For the bridges of what this node has forgotten, the document serves.
-    before = [*remembered, *_from_document(node, vm, [nic for nic in leaving if nic.nic_id not in present])]
+    forgotten = [nic for nic in leaving if nic.nic_id not in present]
+    vni_base, transit = node.config.vni_base, node.transit
+    before = [*remembered, *(plan(vm.vm_id, nic, nic.vni(vni_base), transit, {}, set()) for nic in forgotten)]
     # When the file cannot be read, only the document tells of the VM's other NICs: all are written anew.
     nics = vm.nics if known is None else vm.concerned
     concerned = {nic.nic_id for nic in nics}
@@ -42,8 +42,3 @@ def run(node: Node, vm: Vm) -> None:
 
 def _without_attached(nic: Nic) -> Nic:
     return nic._replace(aliases=tuple(alias for alias in nic.aliases if not alias.attach))
-
-
-def _from_document(node: Node, vm: Vm, nics: Iterable[Nic]) -> list[GuestPort]:
-    """Plan the ports of NICs by the document alone, for when this node's own memory of them is lost."""
-    return [plan(vm.vm_id, nic, nic.vni(node.config.vni_base), node.transit, {}, set()) for nic in nics]

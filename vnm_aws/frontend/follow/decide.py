@@ -98,7 +98,8 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
             if absent:
                 _check(host, eni, room, absent, seen)
                 room.update(absent)
-            decision.moves.extend(Assign(vm.vm_id, item, _source(item, seen), eni.eni_id) for item in absent)
+            sources = {item: seen.eni_of_address[item].eni_id for item in absent if item in seen.eni_of_address}
+            decision.moves.extend(Assign(vm.vm_id, item, sources.get(item, ""), eni.eni_id) for item in absent)
             for address in to_associate(vm, seen.elastic_ips):
                 eip = _associable(address, host, seen)
                 decision.moves.append(
@@ -146,11 +147,6 @@ def to_associate(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> list[Addres
         for key, address in addresses.items()
         if key not in elastic_ips or elastic_ips[key].private_ip != address.private_ip
     ]
-
-
-def _source(address: str, seen: Seen) -> str:
-    eni = seen.eni_of_address.get(address)
-    return eni.eni_id if eni else ""
 
 
 def _check(host: Host, eni: Interface, room: Collection[str], absent: list[str], seen: Seen) -> None:

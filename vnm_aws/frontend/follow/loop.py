@@ -29,7 +29,9 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
     Raises:
         AwsOvsError: they cannot be there; the VM's ERROR says so too.
     """
-    with lock.held(f"following VM {vm_id}", world.settings.lock_timeout, _lock_path(world, vm_id)):
+    # Few files serve all VMs, so that a few wait for each other without need.
+    path = f"{world.settings.state_directory}/follow/{vm_id % 256}.lock"
+    with lock.held(f"following VM {vm_id}", world.settings.lock_timeout, path):
         for _ in range(_ATTEMPTS):
             try:
                 vm = world.oned.vm(vm_id)
@@ -48,11 +50,6 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
                 return None
         what = f"VM {vm_id} moved {_ATTEMPTS} times while its addresses followed"
         raise AwsOvsError(what, f"run 'oneaws eip follow {vm_id}'")
-
-
-def _lock_path(world: World, vm_id: int) -> str:
-    """Name the lock of a VM; few files serve all, so that a few VMs wait for each other without need."""
-    return f"{world.settings.state_directory}/follow/{vm_id % 256}.lock"
 
 
 def _stays(world: World, vm: AwsVm) -> bool:
