@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..errors import AwsOvsError
 from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY
-from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, Interface, as_interfaces, guest_ids, marked_vm
+from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, OvsInterface, as_interfaces, guest_ids, marked_vm
 from ..overlay.flows import Change, Observed, changed_flows
 from ..overlay.guest_port import Claim, GuestPort, plan
 from ..overlay.ovsdb import Operation, replace_ids, select
@@ -57,7 +57,7 @@ def plan_ports(
     return planned
 
 
-def _taken(observed: Observed, vm_id: int) -> list[tuple[Claim, Interface]]:
+def _taken(observed: Observed, vm_id: int) -> list[tuple[Claim, OvsInterface]]:
     """List what the ports of other VMs claim."""
     return [
         (Claim.parse(text), guest)
@@ -67,7 +67,7 @@ def _taken(observed: Observed, vm_id: int) -> list[tuple[Claim, Interface]]:
     ]
 
 
-def _refuse_conflict(claim: Claim, taken: list[tuple[Claim, Interface]]) -> None:
+def _refuse_conflict(claim: Claim, taken: list[tuple[Claim, OvsInterface]]) -> None:
     for other, guest in reversed(taken):
         if claim.conflicts_with(other):
             what = f"{claim if claim.vni is None else claim.address} is in use on this node"
@@ -139,7 +139,7 @@ def _carry_out(node: Node, observed: Observed, change: Change) -> None:
     interfaces = [interface for reply in replies if isinstance(reply, list) for interface in as_interfaces(reply)]
     numbers = {interface.name: interface.ofport for interface in interfaces if interface.ofport}
     guests = [guest for guest in observed.guests if guest.name not in names]
-    guests += [Interface(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
+    guests += [OvsInterface(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
     bundles = changed_flows(Observed(guests, observed.patches), change, node.config.gateway_mac)
     exists = {row["name"] for row in existing}
     node.flow({bridge: lines for bridge, lines in bundles.items() if bridge in exists})

@@ -22,7 +22,7 @@ PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
 _GUEST = r"one-\d+-\d+\Z"  # compiled only where it is used: that costs 0.2 ms
 
 
-class Interface(NamedTuple):
+class OvsInterface(NamedTuple):
     """An interface that the driver owns."""
 
     name: str
@@ -30,9 +30,9 @@ class Interface(NamedTuple):
     ids: dict[str, str]
 
 
-def as_interfaces(reply: list[Row]) -> list[Interface]:
+def as_interfaces(reply: list[Row]) -> list[OvsInterface]:
     """Read the rows of a select."""
-    return [Interface(row["name"], port_number(row), as_dict(row["external_ids"])) for row in reply]
+    return [OvsInterface(row["name"], port_number(row), as_dict(row["external_ids"])) for row in reply]
 
 
 def port_number(row: Row) -> int:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..names import NETWORK_KEY, OVERLAY, SIDE_KEY
 from . import bridges
-from .bridges import Interface
+from .bridges import OvsInterface
 from .guest_port import GuestPort
 from .openflow import Bundles
 from .ovsdb import Ovsdb
@@ -20,8 +20,8 @@ from .pipeline import flow, overlay_bridge, vnet_bridge
 class Observed(NamedTuple):
     """What Open vSwitch has of ours."""
 
-    guests: list[Interface]
-    patches: list[Interface]
+    guests: list[OvsInterface]
+    patches: list[OvsInterface]
 
     @property
     def networks(self) -> list[tuple[str, int]]:

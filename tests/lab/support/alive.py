@@ -14,7 +14,7 @@ from functools import partial
 from tests.demo.demo import ELASTIC
 from tests.lab.support import checks, promise
 from tests.lab.support.checks import Check
-from tests.lab.support.promise import Card
+from tests.lab.support.promise import PromisedCard
 from tests.world.guests.guest import Guest
 from tests.world.lab import Lab
 from tests.world.recording import Recording, Step, load, substitute
@@ -47,7 +47,7 @@ class Neighbours:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.recordings = {vm_id: neighbour(vm_id, host) for vm_id, host in ((2, "h1"), (3, "h3"))}
-        self.cards: dict[int, list[Card]] = {}
+        self.cards: dict[int, list[PromisedCard]] = {}
         for vm_id, recording in self.recordings.items():
             lab.play(recording)
             self.cards[vm_id] = promise.cards(recording.steps[-1].xml or b"")
@@ -72,7 +72,7 @@ class Neighbours:
         elsewhere = [name for name, host in self.lab.hosts.items() if host is not guest.host]
         return found + remains(self.lab, document, elsewhere) + unhealthy(self.lab)
 
-    def _card(self, vm_id: int, card: Card) -> Iterator[Job]:
+    def _card(self, vm_id: int, card: PromisedCard) -> Iterator[Job]:
         guest = self.lab.guest(vm_id)
         name = f"VM {vm_id} NIC {card.nic_id}"
         if card.gateway:
@@ -112,7 +112,7 @@ def _seen(wanted: str, fetch: Callable[[], str]) -> Seen:
     return seen == wanted, f"seen as {seen}, not {wanted}"
 
 
-def vni(card: Card) -> str:
+def vni(card: PromisedCard) -> str:
     """What tells networks apart."""
     return card.network.vlan_id or f"network {card.network.network_id}"
 

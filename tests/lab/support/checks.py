@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.lab.support import promise
-from tests.lab.support.promise import Card, Reach
+from tests.lab.support.promise import PromisedCard, Reach
 from tests.world.guests.guest import Guest
 from tests.world.lab import Lab
 from tests.world.vpc.vpc import CLIENT, SERVER
@@ -147,7 +147,7 @@ def _free(ip: str, used: set[str]) -> Iterator[str]:
             yield address
 
 
-def _card(lab: Lab, guest: Guest, card: Card, peer_id: int, stranger_id: int) -> Iterator[Check]:
+def _card(lab: Lab, guest: Guest, card: PromisedCard, peer_id: int, stranger_id: int) -> Iterator[Check]:
     name = f"NIC {card.nic_id}"
     peer, stranger = lab.guest(peer_id), lab.guest(stranger_id)
     peer_ip, stranger_ip = (one.cards[0].addresses[0].partition("/")[0] for one in (peer, stranger))
@@ -167,11 +167,11 @@ def _card(lab: Lab, guest: Guest, card: Card, peer_id: int, stranger_id: int) ->
     yield Check(f"{name} is not reached from another VNI", seen == "no answer", seen)
 
 
-def _mtu(guest: Guest, card: Card) -> int:
+def _mtu(guest: Guest, card: PromisedCard) -> int:
     return next(one.mtu for one in guest.cards if one.nic_id == card.nic_id)
 
 
-def _reach(lab: Lab, guest: Guest, card: Card, reach: Reach) -> Iterator[Check]:
+def _reach(lab: Lab, guest: Guest, card: PromisedCard, reach: Reach) -> Iterator[Check]:
     if not card.gateway:
         return
     if reach.ports:
@@ -190,7 +190,7 @@ def _reach(lab: Lab, guest: Guest, card: Card, reach: Reach) -> Iterator[Check]:
         yield Check(f"{reach.name}: {reach.inside} → Internet, seen as {wanted}", seen == wanted, f"server saw {seen}")
 
 
-def expected_source(guest: Guest, card: Card, reach: Reach) -> str:
+def expected_source(guest: Guest, card: PromisedCard, reach: Reach) -> str:
     """As whom the Internet sees connections from a guest address; nothing when another reach of it answers that."""
     assert guest.host
     mine = [one for one in card.reaches if one.inside == reach.inside]

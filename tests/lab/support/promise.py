@@ -34,7 +34,7 @@ class Network(NamedTuple):
     network_id: str
 
 
-class Card(NamedTuple):
+class PromisedCard(NamedTuple):
     """A NIC of the driver with all its addresses."""
 
     nic_id: int
@@ -60,7 +60,7 @@ def vm_id(document: bytes) -> int:
     return int(text(parse(document), "ID"))
 
 
-def cards(document: bytes) -> list[Card]:
+def cards(document: bytes) -> list[PromisedCard]:
     """The NICs of the driver in a document."""
     root = parse(document)
     aliases = root.findall("TEMPLATE/NIC_ALIAS")
@@ -76,7 +76,7 @@ def cards(document: bytes) -> list[Card]:
                 name = f"alias {text(alias, 'NIC_ID')} of NIC {number}"
                 reaches.append(_reach(name, number, ip if external else text(alias, "IP"), alias))
         network = Network(text(nic, "BRIDGE"), text(nic, "VLAN_ID"), text(nic, "NETWORK_ID"))
-        found.append(Card(number, text(nic, "TARGET"), ip, text(nic, "GATEWAY"), network, tuple(reaches)))
+        found.append(PromisedCard(number, text(nic, "TARGET"), ip, text(nic, "GATEWAY"), network, tuple(reaches)))
     return found
 
 

@@ -12,8 +12,7 @@ from .disk import Disk
 from .executor import CommandError
 from .host import ENI, ENI_MTU, Host
 from .ovs import OpenVswitch
-from .qemu import Card as QemuCard
-from .qemu import Qemu
+from .qemu import EmulatedCard, Qemu
 
 if TYPE_CHECKING:
     from tests.world.ec2.region import Instance
@@ -64,8 +63,8 @@ class KernelHost(Qemu, Host):
             f"lab.router={address.rpartition('.')[0]}.1",
             f"lab.mtu={ENI_MTU}",
         ]
-        cards = [QemuCard(_ENI_TAP, instance.mac, ENI_MTU)]
-        cards += [QemuCard(name, f"02:00:00:00:01:{number:02x}", _GUEST_MTU) for number, name in enumerate(names)]
+        cards = [EmulatedCard(_ENI_TAP, instance.mac, ENI_MTU)]
+        cards += [EmulatedCard(name, f"02:00:00:00:01:{number:02x}", _GUEST_MTU) for number, name in enumerate(names)]
         super().__init__(name, disk, words, cards)
         self.ovs = OpenVswitch(self)
 

@@ -36,7 +36,7 @@ _FAST = "norandmaps", "mitigations=off", "init_on_alloc=0"
 _QUIET = "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"
 
 
-class Card(NamedTuple):
+class EmulatedCard(NamedTuple):
     """A network card.
 
     Attributes:
@@ -79,7 +79,7 @@ class Qemu(Executor):
 
     slowness = 6.0
 
-    def __init__(self, name: str, disk: Disk, words: Sequence[str], cards: Sequence[Card]) -> None:
+    def __init__(self, name: str, disk: Disk, words: Sequence[str], cards: Sequence[EmulatedCard]) -> None:
         super().__init__(name)
         self._disk = disk
         self._numbers = itertools.count(1)
@@ -89,7 +89,7 @@ class Qemu(Executor):
         self._files = Path(f"/proc/{self.pid}/root{_FILES}")
         try:
             self.outside.run(["sysctl", "-q", "-w", *_QUIET])
-            management = Card("management", "02:00:00:00:00:01", 1500)
+            management = EmulatedCard("management", "02:00:00:00:00:01", 1500)
             self._process = self._start_qemu(words, [management, *cards])
         except BaseException:
             self.outside.close()
@@ -106,7 +106,7 @@ class Qemu(Executor):
         """Run one of this machine's programs there; see `Namespace.network`."""
         return self.outside.network(argv, stdin)
 
-    def _start_qemu(self, words: Sequence[str], cards: Sequence[Card]) -> subprocess.Popen[bytes]:
+    def _start_qemu(self, words: Sequence[str], cards: Sequence[EmulatedCard]) -> subprocess.Popen[bytes]:
         create = "".join(
             f"tuntap add {card.tap} mode tap vnet_hdr\nlink set {card.tap} mtu {card.mtu} up\n" for card in cards
         )
