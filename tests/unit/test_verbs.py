@@ -94,6 +94,15 @@ def test_an_error_is_printed_twice_only_where_opennebula_reads_it(
     assert len(journalled) == 1
 
 
+@pytest.mark.usefixtures("unusable", "journalled")
+def test_on_a_terminal_an_error_is_printed_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert call(monkeypatch, "pre", stdin=DEPLOY) == 1
+    assert capsys.readouterr().err == "aws-ovs: pre: aws_ovs.yaml: no such thing; mend it\n"
+
+
 @pytest.mark.usefixtures("unusable")
 @pytest.mark.parametrize(
     ("words", "document", "line"),

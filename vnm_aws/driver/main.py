@@ -143,7 +143,7 @@ def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str) -
 def _fail(name: str, verb: Verb, line: str, sentence: str) -> int:
     """Report a failure to the journal and on stderr."""
     log(ERROR, f"{line}: {sentence}")
-    if verb.stdin == _VM:
+    if verb.stdin == _VM and not sys.stderr.isatty():
         # OpenNebula reads it twice: the ERROR line for the VM's log, the plain one for its ERROR attribute.
         print(f"ERROR: {name}: {sentence}\n{name}: {sentence}", file=sys.stderr)
     else:
