@@ -179,7 +179,10 @@ class RealFrontEnd(FrontEnd):
 
     def migrate_vm(self, vm_id: int, host: str) -> None:
         """Migrate a VM live; no hook is called."""
+        before = self.actions.count("migrate")
         self.daemon.call("one.vm.migrate", vm_id, self.host_id(host), True, False, -1, 0)
+        # The call returns before the VM's state changes; it changes back when the driver has done all its steps.
+        self.daemon.wait("the hypervisor migrates", lambda: self.actions.count("migrate") > before)
         self.until("one.vm.info", vm_id, "LCM_STATE", "3")
 
     def terminate(self, vm_id: int) -> None:
