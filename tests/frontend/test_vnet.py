@@ -224,7 +224,7 @@ REFUSED: list[tuple[dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("values", "sentence"), REFUSED)
+@pytest.mark.parametrize(("values", "sentence"), REFUSED, ids=["-".join(values) for values, _ in REFUSED])
 def test_a_network_that_cannot_work_is_refused(cloud: Cloud, values: dict[str, str], sentence: str) -> None:
     reason = _refusal(cloud, **values)
     assert sentence in reason
