@@ -231,19 +231,26 @@ def test_what_vnet_create_printed_becomes_of_the_network(oned: Oned, client: Cli
         oned.finish_vnet_create(vnet)
 
 
-@pytest.mark.parametrize("printed", ["no template", 'AR=[TYPE="IP4", SIZE="1", IP="nonsense"]'])
-def test_what_is_no_template_fails_the_network(oned: Oned, client: Client, printed: str) -> None:
+@pytest.mark.parametrize(
+    ("printed", "state"),
+    [("no template", "LOCK_CREATE"), ('AR=[TYPE="IP4", SIZE="1", IP="nonsense"]', "ERROR")],
+    ids=["no template", "a range that cannot be"],
+)
+def test_a_network_is_not_ready_when_vnet_create_prints_nonsense(
+    oned: Oned, client: Client, printed: str, state: str
+) -> None:
     vnet = oned.add_vnet(NET, ready=False)
     oned.finish_vnet_create(vnet, printed)
-    assert client.network(vnet).state == objects.NETWORK_ERROR
-    with pytest.raises(AwsOvsError, match="ERROR"):
+    assert client.network(vnet).state == getattr(objects, f"NETWORK_{state}")
+    with pytest.raises(AwsOvsError, match=state):
         client.add_range(vnet, {"TYPE": "ETHER", "SIZE": "1"})
 
 
 def test_a_network_fails_with_the_driver_s_message(oned: Oned, client: Client) -> None:
-    vnet = oned.add_vnet(NET, ready=False)
+    vnet = oned.add_vnet(f"{NET} {RANGE}", ready=False)
     oned.fail_vnet_create(vnet, "no VNI is free")
     network = client.network(vnet)
+    assert (len(network.asked), network.ranges) == (1, ())
     assert (network.state, network.template["ERROR"].endswith(" : no VNI is free")) == (objects.NETWORK_ERROR, True)
 
 

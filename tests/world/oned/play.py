@@ -44,14 +44,19 @@ class Play(Control):
             self._state.raft_state, self._state.server_id = state, -1 if state == 0 else 0
 
     def finish_vnet_create(self, vnet_id: int, printed: str = "") -> None:
-        """Let the driver's vnet_create end well; the network goes to ERROR when what it printed is no template."""
+        """Let the driver's vnet_create end well. The network goes to ERROR when it printed a range that cannot be, and
+        stays in LOCK_CREATE when it printed no template: oned does not write that error down."""
         with self._lock:
             vnet = self._state.vnets[vnet_id]
             if vnet.state != LOCK_CREATE:
                 raise ValueError(f"virtual network {vnet_id} is in state {vnet.state}: nothing creates it")
             try:
+                new = parse(printed)
+            except OneError:
+                return
+            try:
                 merged = Template(vnet.template)
-                merged.merge(parse(printed))
+                merged.merge(new)
                 ranges = merged.vectors("AR")
                 merged.take("AR")
                 vnet.update(merged)
