@@ -50,7 +50,7 @@ frontend: setup ## tests of the front-end half, with an EC2 and an oned over HTT
 	$(PYTHON) -m pytest -q -n auto --dist loadgroup tests/frontend $(EFFECTS)
 
 test-oned: setup ## tests of the front-end, and the life of a VM in the lab, with the real oned that is installed here
-	@ONED=real $(PYTHON) -m pytest -q -n auto --dist loadgroup tests/frontend tests/lab/test_real_oned.py
+	@ONED=real $(PYTHON) -m pytest -q -rs -n auto --dist loadgroup tests/frontend tests/lab/test_real_oned.py
 
 lab: machines ## tests with real packets on the lab's hosts
 	$(IN_LABS) -q tests/lab $(EFFECTS)
