@@ -139,10 +139,6 @@ class RealOned(server.Oned):
         what = f"the creation of network {vnet_id}"
         self.daemon.wait(what, lambda: self._number("VNET", vnet_id, "STATE") != LOCK_CREATE)
 
-    def finish_vnet_delete(self, vnet_id: int) -> None:
-        self.daemon.drivers.networks("VNET_DELETE", vnet_id, True, "")
-        self.daemon.wait(f"the end of network {vnet_id}", lambda: not self._is_there("VNET", vnet_id))
-
     # What users do with VMs.
 
     def add_vm(
