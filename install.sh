@@ -165,8 +165,8 @@ drop_environment() { # unless the other part is there and stays
 
 # The attributes that must reach a NIC, and those that only administrators may set: oned lets a value in a user's own
 # template win over the network's, and with these he would take another VM's Elastic IP.
-INHERITED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP MTU GATEWAY DNS FILTER_IP_SPOOFING FILTER_MAC_SPOOFING"
-RESTRICTED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP"
+INHERITED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP AWS_VPC_ACCESS AWS_RAW_ETHERNET MTU GATEWAY DNS FILTER_IP_SPOOFING FILTER_MAC_SPOOFING"
+RESTRICTED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP AWS_VPC_ACCESS AWS_RAW_ETHERNET"
 
 oned_lines() { # FILE: the lines that it lacks
     local active attribute place

@@ -55,6 +55,15 @@ def ip_to_int(address: str) -> int:
         raise ValueError(f"not an IPv4 address: {address!r}") from error
 
 
+def is_ipv4(text: str) -> bool:
+    """Tell whether a text is a dotted IPv4 address."""
+    try:
+        ip_to_int(text)
+    except ValueError:
+        return False
+    return True
+
+
 def int_to_ip(value: int) -> str:
     """Write 32 bits as a dotted IPv4 address."""
     return socket.inet_ntop(socket.AF_INET, value.to_bytes(4, "big"))

@@ -53,6 +53,13 @@ POOL = "AWS_EIP_POOL"
 # Of an address range, and of a NIC or alias that has an address of it.
 ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP = "AWS_ALLOCATION_ID", "EXTERNAL_IP", "AWS_PRIVATE_IP"
 
+# Of a network, and of a NIC in it: what its guests may do beyond the usual.
+VPC_ACCESS = "AWS_VPC_ACCESS"
+"""Which private addresses guests may reach outside their network: NO, YES or prefixes."""
+
+RAW_ETHERNET = "AWS_RAW_ETHERNET"
+"""YES: guests may send frames that are not those of a usual host: VLAN tags, router advertisements, DHCP answers."""
+
 # Of a VM.
 EIP_STATUS = "AWS_EIP_STATUS"
 """What became of the addresses of a VM, for people. Nothing reads it back."""

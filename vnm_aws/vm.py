@@ -15,13 +15,16 @@ from lxml import etree
 
 from . import addresses, mtu
 from .errors import AwsOvsError
-from .names import PRIVATE_IP
+from .names import PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
 
 DRIVER = "aws_ovs"
 SIZE_LIMIT = 8 * 1024 * 1024
 """Bytes of XML; a VM with 50 NICs and 10,000 security group rules needs 4 MiB."""
 
 MAX_VNI = 0xFFFFFF
+_ANYWHERE = "0.0.0.0/0"
+_MOST_PREFIXES = 64
+_MOST_DNS_SERVERS = 8
 
 
 class PortRange(NamedTuple):
@@ -62,6 +65,10 @@ class Nic(NamedTuple):
     private_ip: str | None
     ports: PortRange | None
     attach: bool
+    raw_ethernet: bool
+    vpc_access: tuple[str, ...]
+    """Prefixes of private addresses that the guest may reach outside its network."""
+    dns: tuple[str, ...]
     aliases: tuple[Alias, ...]
 
     def vni(self, vni_base: int) -> int:
@@ -173,6 +180,26 @@ class _Fields:
             raise AwsOvsError(f"{self.what(key)} {addresses.shown(text)} is neither YES nor NO", "set one of them")
         return text == "YES" if text else default
 
+    def vpc_access(self) -> tuple[str, ...]:
+        """Read AWS_VPC_ACCESS: NO, YES, or prefixes and addresses with blanks or commas between them."""
+        text = self.text(VPC_ACCESS)
+        if text.upper() in ("", "NO"):
+            return ()
+        if text.upper() == "YES":
+            return (_ANYWHERE,)
+        words = text.replace(",", " ").split()
+        if len(words) > _MOST_PREFIXES:
+            what = f"{self.what(VPC_ACCESS)} has {len(words)} prefixes, more than {_MOST_PREFIXES}"
+            raise AwsOvsError(what, "join some of them into larger ones")
+        prefixes = (word if "/" in word else f"{word}/32" for word in words)
+        return tuple(str(addresses.Prefix(prefix, self.what(VPC_ACCESS))) for prefix in prefixes)
+
+    def dns_servers(self) -> tuple[str, ...]:
+        """List the IPv4 addresses in DNS; what else is there concerns the guest only."""
+        return tuple(dict.fromkeys(filter(addresses.is_ipv4, self.text("DNS").replace(",", " ").split())))[
+            :_MOST_DNS_SERVERS
+        ]
+
     def ports(self) -> PortRange | None:
         """Read EXTERNAL_PORT_RANGE and INTERNAL_PORT_RANGE as oned writes them: `9001:9010` and `1-10/9001`."""
         external, internal = self.text("EXTERNAL_PORT_RANGE"), self.text("INTERNAL_PORT_RANGE")
@@ -268,6 +295,9 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
         private_ip=private_ip,
         ports=fields.ports() if private_ip else None,
         attach=fields.enabled("ATTACH", False),
+        raw_ethernet=fields.enabled(RAW_ETHERNET, False),
+        vpc_access=fields.vpc_access(),
+        dns=fields.dns_servers(),
         aliases=tuple(_alias(alias, ip) for alias in aliases),
     )
 

@@ -187,3 +187,23 @@ def test_wrong_base64_or_truncation_is_refused(stdin: bytes) -> None:
 def test_a_huge_document_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(AwsOvsError, match="larger than"):
         vm.decode(b"A" * (vm.SIZE_LIMIT * 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "prefixes"),
+    [
+        ("", ()),
+        ("no", ()),
+        ("YES", ("0.0.0.0/0",)),
+        ("10.0.0.0/16, 172.16.3.4", ("10.0.0.0/16", "172.16.3.4/32")),
+    ],
+)
+def test_a_network_says_which_private_addresses_its_guests_reach(text: str, prefixes: tuple[str, ...]) -> None:
+    document = with_value(recorded("deploy", "01-pre.xml"), "TEMPLATE/NIC/AWS_VPC_ACCESS", text)
+    assert vm.parse(document).nics[0].vpc_access == prefixes
+
+
+def test_only_ipv4_servers_count_as_dns_servers() -> None:
+    text = "10.0.0.2, 2001:db8::1 192.0.2.53 nonsense 10.0.0.2"
+    document = with_value(recorded("deploy", "01-pre.xml"), "TEMPLATE/NIC/DNS", text)
+    assert vm.parse(document).nics[0].dns == ("10.0.0.2", "192.0.2.53")

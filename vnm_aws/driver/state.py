@@ -108,14 +108,16 @@ def _decode(document: Any, vm_id: int) -> list[GuestPort]:
 
 def _port(fields: dict[str, Any]) -> GuestPort:
     port: GuestPort = _fill(GuestPort, fields)
-    numbers = (port.vm_id, port.nic_id, port.vni)
-    texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways)
+    numbers = (port.vm_id, port.nic_id, port.vni, port.network_id)
+    texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways, *port.vpc_access, *port.dns)
     if not all(isinstance(value, int) for value in numbers) or not all(isinstance(value, str) for value in texts):
         raise TypeError(fields)
     return port._replace(
         addresses=tuple(port.addresses),
         ip6=tuple(port.ip6),
         gateways=tuple(port.gateways),
+        vpc_access=tuple(port.vpc_access),
+        dns=tuple(port.dns),
         mappings=tuple(_fill(Mapping, mapping) for mapping in port.mappings),
         shared=tuple(_shared(shared) for shared in port.shared),
     )

@@ -89,6 +89,10 @@ class GuestPort(NamedTuple):
     filter_ip: bool
     mappings: tuple[Mapping, ...]
     shared: tuple[SharedAddress, ...]
+    network_id: int = -1
+    raw_ethernet: bool = False
+    vpc_access: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
 
     @property
     def claims(self) -> list[Claim]:
@@ -126,7 +130,7 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
     mappings = tuple(Mapping(inside, address) for inside, address in outside.items())
     return GuestPort(
         vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
-        nic.filter_mac, nic.filter_ip, mappings, shared,
+        nic.filter_mac, nic.filter_ip, mappings, shared, nic.network_id, nic.raw_ethernet, nic.vpc_access, nic.dns,
     )  # fmt: skip
 
 
