@@ -13,7 +13,7 @@ from vnm_aws.frontend import listing, reconcile
 from vnm_aws.frontend.objects import STATE_DISABLED, STATE_MONITORED, STATE_OFFLINE
 from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
-from vnm_aws.overlay.tunnels import Peer, digest
+from vnm_aws.overlay.tunnels import Peer, PeerList, digest
 
 from .cloud import Cloud
 
@@ -63,7 +63,7 @@ def forget_told(cloud: Cloud, seconds: int) -> None:
 
 def own_digest(*numbers: int) -> str:
     """What a host's probe says of these peers."""
-    return digest([Peer(f"h{number}", f"10.0.0.{number}") for number in numbers])
+    return digest(PeerList([Peer(f"h{number}", f"10.0.0.{number}") for number in numbers]))
 
 
 # Who is in it

@@ -14,7 +14,7 @@ import pytest
 
 from tests.world.hosts.host import Host
 from tests.world.lab import Lab
-from vnm_aws.overlay.tunnels import Peer, digest
+from vnm_aws.overlay.tunnels import Peer, PeerList, digest
 
 PROBE = "/var/tmp/one/im/kvm-probes.d/host/system/aws_ovs.sh"
 REPOSITORY = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def host(fresh_lab: Lab) -> Host:
 
 
 def mesh(lab: Lab) -> str:
-    return digest([Peer(name, one.instance.private_ip) for name, one in lab.hosts.items()])
+    return digest(PeerList([Peer(name, one.instance.private_ip) for name, one in lab.hosts.items()]))
 
 
 def test_it_reports_what_the_front_end_needs_to_know(fresh_lab: Lab, host: Host) -> None:
@@ -77,7 +77,7 @@ def test_a_tunnel_that_is_not_there_is_down(fresh_lab: Lab, host: Host) -> None:
 def test_a_host_that_was_told_nothing_has_no_peers(host: Host) -> None:
     host.run(["rm", "/var/lib/aws_ovs/peers.json"])
     values = probe(host)
-    assert (values["PEERS_UP"], values["PEERS_DOWN"], values["MESH"]) == ("0", "0", digest([]))
+    assert (values["PEERS_UP"], values["PEERS_DOWN"], values["MESH"]) == ("0", "0", digest(PeerList([])))
     assert values["ERROR"] == ""
 
 

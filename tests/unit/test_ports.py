@@ -37,7 +37,7 @@ class Counting(Database):
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
     """A dry node: what it has been asked to do is all that matters."""
-    monkeypatch.setattr(tunnels, "load", list)
+    monkeypatch.setattr(tunnels, "load", lambda: tunnels.PeerList([]))
     monkeypatch.setattr(eni, "is_local", lambda address: False)
     monkeypatch.setattr(state, "DIRECTORY", str(tmp_path))
     node = Node(Config(), eni.Underlay("ens5", "10.0.0.11", "10.0.0.0/24", 9001), Counting(Faults()), dry_run=True)

@@ -48,7 +48,7 @@ class World:
             self._faults.touch()
             save(vm_id, ports)
 
-        patch.setattr(tunnels, "load", list)
+        patch.setattr(tunnels, "load", lambda: tunnels.PeerList([]))
         patch.setattr(eni, "is_local", lambda address: False)
         patch.setattr(state, "save", touching_save)
         self.nodes = {name: model(f"10.0.0.{number}", self._faults) for number, name in enumerate(HOSTS, 11)}

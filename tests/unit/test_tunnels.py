@@ -7,12 +7,12 @@ import json
 import pytest
 
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay.tunnels import Peer, parse
+from vnm_aws.overlay.tunnels import Peer, PeerList, digest, parse
 
 
 def test_a_list_is_read() -> None:
     text = json.dumps({"peers": [{"name": "h1", "vtep": "10.0.0.11"}, {"name": "h2", "vtep": "10.0.0.12"}]})
-    assert parse(text.encode()) == [Peer("h1", "10.0.0.11"), Peer("h2", "10.0.0.12")]
+    assert parse(text.encode()).peers == [Peer("h1", "10.0.0.11"), Peer("h2", "10.0.0.12")]
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,26 @@ def test_a_list_is_read() -> None:
 def test_a_wrong_list_is_refused(text: str) -> None:
     with pytest.raises(AwsOvsError):
         parse(text.encode())
+
+
+def test_a_list_tells_more_than_peers_and_may_lack_it() -> None:
+    more = {"vpc_cidrs": ["10.0.0.0/16"], "node_addresses": ["203.0.113.11"], "private_ips": ["10.0.0.42", "10.0.0.41"]}
+    told = parse(json.dumps({"peers": [], **more, "of_a_newer_version": 1}).encode())
+    assert told == PeerList([], ("10.0.0.0/16",), ("203.0.113.11",), ("10.0.0.41", "10.0.0.42"))
+    assert digest(told) != digest(parse(b'{"peers": []}')) == digest(PeerList([]))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '"vpc_cidrs": "10.0.0.0/16"',
+        '"vpc_cidrs": ["10.0.0.1/16"]',
+        '"vpc_cidrs": [16]',
+        '"private_ips": ["10.0.0.300"]',
+        '"private_ips": {"10.0.0.41": 1}',
+        '"node_addresses": ["0.0.0.0"]',
+    ],
+)
+def test_what_is_no_list_of_addresses_is_refused(more: str) -> None:
+    with pytest.raises(AwsOvsError, match=more.split('"')[1]):
+        parse(f'{{"peers": [], {more}}}'.encode())

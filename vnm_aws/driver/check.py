@@ -74,7 +74,7 @@ def _explained(part: Iterable[Difference]) -> Iterator[Difference]:
 def _peers(node: Node) -> Iterator[Difference]:
     """Check the peer list, and look for tunnels that are there and carry nothing."""
     try:
-        peers = tunnels.load()
+        peers = tunnels.load().peers
     except AwsOvsError as error:
         yield Difference(error.what, _SYNC)
         return

@@ -38,7 +38,7 @@ def run(node: Node, document: bytes | None) -> None:
 
 
 def _follow(node: Node) -> None:
-    peers, own = tunnels.load(), node.underlay.address
+    peers, own = tunnels.load().peers, node.underlay.address
     changes = tunnels.plan(node.db, peers, own)
     node.commit(changes)
     forget = [overlay_bridge.forget_learned()] if changes.operations else []

@@ -39,9 +39,9 @@ def _gather(values: dict[str, str]) -> None:
     values["VTEP"] = underlay.address
     values["UNDERLAY_MTU"] = str(underlay.mtu)
     values["GUEST_MTU"] = str(underlay.guest_mtu(settings.internet_mtu, leaves=True))
-    peers = tunnels.load()
-    others = [peer for peer in peers if peer.vtep != underlay.address]
-    values["MESH"] = tunnels.digest(peers)
+    told = tunnels.load()
+    others = [peer for peer in told.peers if peer.vtep != underlay.address]
+    values["MESH"] = tunnels.digest(told)
     values["PEERS_UP"], values["PEERS_DOWN"] = "0", str(len(others))
     seen = tunnels.observe(Ovsdb(timeout=_TIMEOUT))
     vswitchd = node.vswitchd()

@@ -73,7 +73,7 @@ def plans(node: Node, stored: state.Stored) -> Iterator[bridges.Transaction]:
     if stored.ports:
         networks = {(port.bridge, port.vni) for port in stored.ports}
         yield bridges.plan_networks(node.db, networks, node.config.datapath_type)
-    yield tunnels.plan(node.db, tunnels.load(), node.underlay.address)
+    yield tunnels.plan(node.db, tunnels.load().peers, node.underlay.address)
     yield bridges.plan_guests(node.db, stored.ports, untouched=stored.unreadable)
 
 
@@ -88,7 +88,7 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
     numbers = {port.name: port.ofport for port in bridges.as_interfaces(rows)}
     gateway, repair = numbers[GATEWAY_PORT], numbers[REPAIR_PORT]
     base = overlay_bridge.node(gateway, repair, settings.gateway_mac, settings.transit_range)
-    base += tunnels.flows(node.db, tunnels.load(), node.underlay.address)
+    base += tunnels.flows(node.db, tunnels.load().peers, node.underlay.address)
     bundles = flows.all_flows(observed, base, stored.ports, settings.gateway_mac)
     for bridge, lines in bundles.items():
         for vm_id in stored.unreadable:

@@ -25,7 +25,7 @@ def gather(node: Node) -> dict[str, Any]:
     return {
         "underlay": node.underlay._asdict(),
         "guest_mtu": node.underlay.guest_mtu(node.config.internet_mtu, leaves=True),
-        "peers": [_peer(node, peer, seen.get(peer.name, tunnels.MISSING)) for peer in tunnels.load()],
+        "peers": [_peer(node, peer, seen.get(peer.name, tunnels.MISSING)) for peer in tunnels.load().peers],
         "networks": [
             {"bridge": bridge, "vni": vni, "ports": inhabited.count((bridge, vni))} for bridge, vni in observed.networks
         ],

@@ -16,7 +16,7 @@ from .. import files, lock
 from ..addresses import ipv4
 from ..errors import AwsOvsError
 from ..names import MESH, VTEP
-from ..overlay.tunnels import Peer, digest
+from ..overlay.tunnels import Peer, PeerList, digest
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World
@@ -51,7 +51,7 @@ def _hosts(world: World) -> list[Host]:
 def members(world: World) -> list[Member]:
     """List the hosts of the mesh, and whether they have the present peer list."""
     told = _Told(world)
-    wanted = digest(peers(world))
+    wanted = digest(PeerList(peers(world)))
     return [Member(host, host.template[VTEP], told.get(host) == wanted) for host in _hosts(world)]
 
 
@@ -93,7 +93,7 @@ def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
     with ThreadPoolExecutor(world.settings.ssh_parallel) as pool:
         reasons = list(pool.map(lambda host: _tell(host.name, text, world.settings.ssh_timeout), hosts))
     outcome = list(zip(hosts, reasons, strict=True))
-    _Told(world).note([host for host, reason in outcome if reason is None], digest(wanted))
+    _Told(world).note([host for host, reason in outcome if reason is None], digest(PeerList(wanted)))
     failed = [f"{host.name}: {reason}" for host, reason in outcome if reason is not None]
     if failed:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""

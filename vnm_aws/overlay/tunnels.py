@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from ..addresses import ip_to_int, ipv4, shown
+from ..addresses import Prefix, ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
 from ..names import KEPT, OVERLAY, PEER_KEY, ROLE, VXLAN_PORT
 from .bridges import Transaction, port_number, select_role
@@ -19,6 +19,10 @@ _BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000"}
 """Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down."""
 
 
+_MOST = 20_000
+"""More addresses than a VPC has, in any list of the document."""
+
+
 class Peer(NamedTuple):
     """A node of the mesh and its VXLAN endpoint."""
 
@@ -26,8 +30,24 @@ class Peer(NamedTuple):
     vtep: str
 
 
-def parse(text: bytes) -> list[Peer]:
-    """Read the peers in a document like `{"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}`.
+class PeerList(NamedTuple):
+    """What the front-end tells every node.
+
+    Attributes:
+        peers: the nodes.
+        vpc_cidrs: the CIDR blocks of the VPC; none when the front-end has not told them.
+        node_addresses: addresses of the nodes beside their VXLAN endpoints, the public ones too.
+        private_ips: the private addresses that VMs may have, wherever they run (AWS_PRIVATE_IP of address ranges).
+    """
+
+    peers: list[Peer]
+    vpc_cidrs: tuple[str, ...] = ()
+    node_addresses: tuple[str, ...] = ()
+    private_ips: tuple[str, ...] = ()
+
+
+def parse(text: bytes) -> PeerList:
+    """Read a document like `{"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}`; it may have the lists of `PeerList`, too.
 
     Raises:
         AwsOvsError: it is not such a document, or names an endpoint twice.
@@ -36,8 +56,8 @@ def parse(text: bytes) -> list[Peer]:
     if len(text) > SIZE_LIMIT:
         raise AwsOvsError(f"the peer list is larger than {SIZE_LIMIT} bytes", example)
     try:
-        entries = json.loads(text)["peers"]
-        pairs = [(entry["name"], entry["vtep"]) for entry in entries]
+        document = json.loads(text)
+        pairs = [(entry["name"], entry["vtep"]) for entry in document["peers"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise AwsOvsError("the peer list is not valid", example) from None
     peers: dict[str, Peer] = {}
@@ -48,23 +68,35 @@ def parse(text: bytes) -> list[Peer]:
         peer = Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep"))
         if peers.setdefault(peer.vtep, peer) is not peer:
             raise AwsOvsError(f"two peers have the VXLAN endpoint {peer.vtep}", "correct the peer list")
-    return list(peers.values())
+    lists = {key: _texts(document, key) for key in PeerList._fields[1:]}
+    cidrs = tuple(str(Prefix(text, "the peer list: vpc_cidrs")) for text in lists.pop("vpc_cidrs"))
+    others = {key: tuple(ipv4(text, f"the peer list: {key}") for text in texts) for key, texts in lists.items()}
+    return PeerList(list(peers.values()), cidrs, **others)
 
 
-def load(path: str = PEERS) -> list[Peer]:
+def _texts(document: dict[str, Any], key: str) -> list[str]:
+    """Read one of the lists that may be missing."""
+    texts = document.get(key, [])
+    if not isinstance(texts, list) or len(texts) > _MOST or not all(isinstance(text, str) for text in texts):
+        raise AwsOvsError(f"the peer list: {key} is not a list of addresses", "run 'oneaws mesh sync --all' again")
+    return sorted(set(texts))
+
+
+def load(path: str = PEERS) -> PeerList:
     """Load the stored peer list; empty when none was ever sent."""
     try:
         with open(path, "rb") as file:
             return parse(file.read(SIZE_LIMIT + 1))
     except FileNotFoundError:
-        return []
+        return PeerList([])
 
 
-def digest(peers: list[Peer]) -> str:
-    """Compute twelve characters that are the same wherever the peers are the same, in whatever order."""
+def digest(told: PeerList) -> str:
+    """Compute twelve characters that are the same wherever a peer list says the same, in whatever order."""
     import hashlib  # costs 3 ms, and a VM's start needs none
 
-    lines = sorted(f"{peer.name} {peer.vtep}" for peer in peers)
+    lines = sorted(f"{peer.name} {peer.vtep}" for peer in told.peers)
+    lines += [f"{key} {text}" for key in PeerList._fields[1:] for text in sorted(getattr(told, key))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
