@@ -24,6 +24,8 @@ VXLAN_PORT = 4789
 CT_ZONE = VXLAN_PORT
 """The zone of connection tracking for addresses that are shared by ports. Any number that no other program has would
 do: by this one an administrator recognises the driver in `conntrack -L -w 4789`."""
+ANSWERS_ZONE = CT_ZONE + 1
+"""The zone of connection tracking for who has come to a guest from private addresses, and may be answered."""
 ROUTE_TABLE = VXLAN_PORT
 """Table of the route to the VMs. Nobody else has reason to take this number, and whoever sees it thinks of VXLAN."""
 RULE_PRIORITY = VXLAN_PORT

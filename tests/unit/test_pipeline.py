@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.unit.documents import recorded, with_value
 from tests.unit.test_guest_port import ports
 from vnm_aws.overlay import pipeline
-from vnm_aws.overlay.pipeline import flow, overlay_bridge, vnet_bridge
+from vnm_aws.overlay.pipeline import destinations, flow, overlay_bridge, vnet_bridge
 
 GATEWAY_MAC = "02:a5:0e:00:00:01"
 
@@ -59,3 +61,14 @@ def test_the_drawing_and_the_manual_have_every_table() -> None:
     for table in (*pipeline.VnetTable, *pipeline.OverlayTable):
         assert f"{table.value} {table.name}" in pipeline.__doc__
         assert f"| {table.value} `{table.name}` |" in manual
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(1, 65535), (9001, 9010), (0, 65535), (7, 7), (1024, 2047), (65530, 65535)]
+)
+def test_masks_cover_a_range_of_ports_and_no_other(first: int, last: int) -> None:
+    covered = []
+    for span in destinations.spans(first, last):
+        value, mask = (int(part, 16) for part in span.split("/"))
+        covered += [port for port in range(1 << 16) if port & mask == value]
+    assert sorted(covered) == list(range(first, last + 1))

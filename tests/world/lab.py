@@ -87,6 +87,7 @@ class Lab:
         self.hosts: dict[str, Host] = {}
         self.hypervisor = Hypervisor(self.hosts)
         self._documents: dict[int, Document] = {}
+        self._private_ips: set[str] = set()
 
     def __enter__(self) -> Self:
         try:
@@ -123,13 +124,19 @@ class Lab:
             list(pool.map(do, self.hosts.values()))
 
     def push_peers(self) -> None:
-        """Tell every host which hosts there are, as the front-end does.
+        """Tell every host which hosts there are and which addresses are whose, as the front-end does.
 
         Raises:
             CommandError: a host refused.
         """
-        peers = [{"name": name, "vtep": host.instance.private_ip} for name, host in self.hosts.items()]
-        text = json.dumps({"peers": peers})
+        instances = {name: host.instance for name, host in self.hosts.items()}
+        told = {
+            "peers": [{"name": name, "vtep": instance.private_ip} for name, instance in instances.items()],
+            "vpc_cidrs": [self.ec2.vpc_cidr],
+            "node_addresses": [instance.public_ip for instance in instances.values() if instance.public_ip],
+            "private_ips": sorted(self._private_ips),
+        }
+        text = json.dumps(told)
         self._everywhere(
             lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=text)
         )
@@ -209,6 +216,7 @@ class Lab:
         guest = self.hypervisor.guests.get(vm_id)
         if guest is None or guest.host is None:
             return
+        self._tell_private_ips({one.private_ip for one in self._documents[vm_id].elastic})
         eni = guest.host.instance.eni_id
         for one in self._documents[vm_id].elastic:
             known = one.public_ip and self._associated(one.public_ip, one.private_ip)
@@ -216,6 +224,12 @@ class Lab:
                 self.ec2.give_eip(self.ec2.allocate_eip(one.public_ip), eni, one.private_ip)
             else:
                 self.ec2.move_private_ip(one.private_ip, eni)
+
+    def _tell_private_ips(self, addresses: set[str]) -> None:
+        """Let all hosts know private addresses of VMs. The front-end has them from the networks, so it is earlier."""
+        if not addresses <= self._private_ips:
+            self._private_ips |= addresses
+            self.push_peers()
 
     def _associated(self, public_ip: str, private_ip: str) -> bool:
         wanted = [{"Name": "public-ip", "Values": [public_ip]}]
@@ -231,6 +245,7 @@ class Lab:
         for vm_id in list(self.hypervisor.guests):
             self.hypervisor.guests.pop(vm_id).close()
         self._documents.clear()
+        self._private_ips.clear()
         self._reset_ec2()
         self.vpc.set_delay(self._delay)
         self.vpc.set_internet_mtu(1500)

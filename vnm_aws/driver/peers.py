@@ -38,11 +38,16 @@ def run(node: Node, document: bytes | None) -> None:
 
 
 def _follow(node: Node) -> None:
-    peers, own = tunnels.load().peers, node.underlay.address
-    changes = tunnels.plan(node.db, peers, own)
+    told = tunnels.load()
+    changes = tunnels.plan(node.db, told.peers, node.underlay.address)
     node.commit(changes)
     forget = [overlay_bridge.forget_learned()] if changes.operations else []
-    node.flow({OVERLAY: forget + tunnels.flows(node.db, peers, own)})
+    node.flow({OVERLAY: forget + mesh_flows(node, told)})
+
+
+def mesh_flows(node: Node, told: tunnels.PeerList) -> list[str]:
+    """Compile the flows of the overlay bridge that depend on the peer list, in place of all earlier ones."""
+    return tunnels.flows(node.db, told, node.underlay.address, node.underlay.subnet, node.config.transit_range)
 
 
 def _stored() -> bytes | None:

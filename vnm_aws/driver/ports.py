@@ -140,7 +140,7 @@ def _carry_out(node: Node, observed: Observed, change: Change) -> None:
     numbers = {interface.name: interface.ofport for interface in interfaces if interface.ofport}
     guests = [guest for guest in observed.guests if guest.name not in names]
     guests += [OvsInterface(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
-    bundles = changed_flows(Observed(guests, observed.patches), change, node.config.gateway_mac)
+    bundles = changed_flows(Observed(guests, observed.patches), change, node.config.gateway_mac, node.transit)
     exists = {row["name"] for row in existing}
     node.flow({bridge: lines for bridge, lines in bundles.items() if bridge in exists})
 

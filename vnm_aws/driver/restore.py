@@ -10,11 +10,12 @@ from ..errors import AwsOvsError
 from ..names import GATEWAY_PORT, REPAIR_PORT
 from ..overlay import bridges, comparison, flows, tunnels, upcalls
 from ..overlay.openflow import Bundles
-from ..overlay.pipeline import flow, overlay_bridge
+from ..overlay.pipeline import destinations, flow, overlay_bridge
 from ..underlay import kernel
 from . import node as node_module
 from . import state
 from .node import NOT_RUNNING, Node
+from .peers import mesh_flows
 
 
 def run(node: Node) -> None:
@@ -87,9 +88,12 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
     (rows,) = node.db.transact([bridges.select_role("node")])
     numbers = {port.name: port.ofport for port in bridges.as_interfaces(rows)}
     gateway, repair = numbers[GATEWAY_PORT], numbers[REPAIR_PORT]
-    base = overlay_bridge.node(gateway, repair, settings.gateway_mac, settings.transit_range)
-    base += tunnels.flows(node.db, tunnels.load().peers, node.underlay.address)
-    bundles = flows.all_flows(observed, base, stored.ports, settings.gateway_mac)
+    base = [
+        *overlay_bridge.node(gateway, repair, settings.gateway_mac),
+        *destinations.node(settings.transit_range),
+        *mesh_flows(node, tunnels.load()),
+    ]
+    bundles = flows.all_flows(observed, base, stored.ports, settings.gateway_mac, node.transit)
     for bridge, lines in bundles.items():
         for vm_id in stored.unreadable:
             lines += node.read_flows(bridge, flow.of_vm(vm_id))

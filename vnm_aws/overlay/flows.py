@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..addresses import Prefix
 from ..names import NETWORK_KEY, OVERLAY, SIDE_KEY
 from . import bridges
 from .bridges import OvsInterface
 from .guest_port import GuestPort
 from .openflow import Bundles
 from .ovsdb import Ovsdb
-from .pipeline import flow, overlay_bridge, vnet_bridge
+from .pipeline import destinations, flow, overlay_bridge, vnet_bridge
 
 
 class Observed(NamedTuple):
@@ -79,7 +80,9 @@ def observe(db: Ovsdb) -> Observed:
     return Observed(bridges.as_interfaces(guests), bridges.as_interfaces(patches))
 
 
-def all_flows(observed: Observed, node: list[str], ports: Iterable[GuestPort], gateway_mac: str) -> Bundles:
+def all_flows(
+    observed: Observed, node: list[str], ports: Iterable[GuestPort], gateway_mac: str, transit: Prefix
+) -> Bundles:
     """Compile all flows of the driver's bridges; they replace what is there.
 
     Ports that are not plugged in get none. `node` are the flows of the overlay bridge that depend on no network.
@@ -91,11 +94,11 @@ def all_flows(observed: Observed, node: list[str], ports: Iterable[GuestPort], g
     for bridge, vni in observed.networks:
         _add_network(bundles, observed, bridge, vni, gateway_mac)
     for port in plugged:
-        _add_port(bundles, observed, port, numbers[port.name], gateway_mac)
+        _add_port(bundles, observed, port, numbers[port.name], gateway_mac, transit)
     return bundles
 
 
-def changed_flows(observed: Observed, change: Change, gateway_mac: str) -> Bundles:
+def changed_flows(observed: Observed, change: Change, gateway_mac: str, transit: Prefix) -> Bundles:
     """Compile the flows of one VM and its networks anew; `observed` is what will be after the change."""
     vm_id, new = change.vm_id, change.concerning(change.after)
     concerned = [*change.concerning(change.before), *new]
@@ -107,7 +110,7 @@ def changed_flows(observed: Observed, change: Change, gateway_mac: str) -> Bundl
     numbers = observed.numbers()
     for port in new:
         if port.name in numbers:
-            _add_port(bundles, observed, port, numbers[port.name], gateway_mac)
+            _add_port(bundles, observed, port, numbers[port.name], gateway_mac, transit)
             bundles[port.bridge].append(vnet_bridge.announce(port, numbers[port.name]))
     return bundles
 
@@ -127,8 +130,11 @@ def _add_network(bundles: Bundles, observed: Observed, bridge: str, vni: int, ga
         bundles[OVERLAY] += overlay_bridge.network(vni, far)
 
 
-def _add_port(bundles: Bundles, observed: Observed, port: GuestPort, ofport: int, gateway_mac: str) -> None:
+def _add_port(
+    bundles: Bundles, observed: Observed, port: GuestPort, ofport: int, gateway_mac: str, transit: Prefix
+) -> None:
     """Write the flows of a guest port whose port number is `ofport`."""
     bundles[port.bridge] += vnet_bridge.port(port, ofport, gateway_mac)
     patch = observed.patch(port.bridge, port.vni, far=True)
     bundles[OVERLAY] += overlay_bridge.port(port, patch, gateway_mac)
+    bundles[OVERLAY] += destinations.port(port, transit)

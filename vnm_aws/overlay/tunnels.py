@@ -10,7 +10,7 @@ from ..errors import AwsOvsError
 from ..names import KEPT, OVERLAY, PEER_KEY, ROLE, VXLAN_PORT
 from .bridges import Transaction, port_number, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, select
-from .pipeline import overlay_bridge
+from .pipeline import destinations, flow, overlay_bridge
 
 PEERS = f"{KEPT}/peers.json"
 SIZE_LIMIT = 1 << 20
@@ -121,11 +121,21 @@ def observe(db: Ovsdb) -> dict[str, Tunnel]:
     return {as_dict(row["external_ids"]).get(PEER_KEY, ""): _tunnel(row) for row in rows}
 
 
-def flows(db: Ovsdb, peers: list[Peer], local_ip: str) -> list[str]:
-    """Compile the flows of the overlay bridge that depend on the peers; `local_ip` is this node's own endpoint."""
+def flows(db: Ovsdb, told: PeerList, own: str, subnet: str, transit: str) -> list[str]:
+    """Compile the flows of the overlay bridge that depend on the peer list, in place of all earlier ones.
+
+    Args:
+        db: where the port numbers of the tunnels are.
+        told: the peer list.
+        own: this node's own endpoint.
+        subnet: the ENI's.
+        transit: the range of transit addresses.
+    """
     (rows,) = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])
     numbers = filter(None, map(port_number, rows))
-    return overlay_bridge.mesh(numbers, sorted({peer.vtep for peer in peers} | {local_ip}))
+    nodes = {*told.node_addresses, *(peer.vtep for peer in told.peers)}
+    open_and_closed = destinations.mesh(own, nodes, {subnet, *told.vpc_cidrs}, told.private_ips, transit)
+    return [flow.delete(flow.MESH_COOKIE), *overlay_bridge.mesh(numbers), *open_and_closed]
 
 
 def _tunnel(row: dict[str, Any]) -> Tunnel:

@@ -8,15 +8,17 @@
     patch port --> 0 PORT_SECURITY -----------------^
 
     Overlay bridge (overlay_bridge.py)
-    patch port --> 0 CLASSIFY -> 20 FROM_GUEST -> 40 OUTWARD -> 45 TO_NODE -> aws_gw
-                                      |
+    patch port --> 0 CLASSIFY -> 20 FROM_GUEST -> 40 OUTWARD -> 41 DESTINATION -> 45 TO_NODE -> aws_gw
+                                      |                              |   |                ^
+                                      |                              |   +-> 42 ANSWER ---+   (connection tracking)
+                                      |                              +-> 43 HAIRPIN -> 12 INWARD
                                       +--> 30 LEARNED --> the tunnel or patch port of a known MAC
                                       |         |
                                       +---------+--> 31 FLOOD -> tunnels, and 32 LOCAL
     tunnel ------> 0 CLASSIFY -> 32 LOCAL -> patch ports of the VNI
-    aws_gw ------> 0 CLASSIFY -> 12 INWARD -> 15 DELIVER -> patch port; ICMP errors: aws_icmp
-                                   |  ^
-                                11 SHARED (connection tracking)
+    aws_gw ------> 0 CLASSIFY -> 10 ARRIVAL -> 12 INWARD -> 15 DELIVER -> patch port; ICMP errors: aws_icmp
+                                                 |  ^
+                                              11 SHARED (connection tracking)
     aws_icmp ----> 0 CLASSIFY -> patch port
 
 A packet with an address that has no flow in INWARD visits SHARED, which sends it to INWARD again with the address that
@@ -45,7 +47,11 @@ class OverlayTable(IntEnum):
     FLOOD = 31
     LOCAL = 32
     OUTWARD = 40
+    DESTINATION = 41
+    ANSWER = 42
+    HAIRPIN = 43
     TO_NODE = 45
+    ARRIVAL = 10
     INWARD = 12
     SHARED = 11
     DELIVER = 15

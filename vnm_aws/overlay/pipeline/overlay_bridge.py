@@ -36,9 +36,9 @@ def port(guest: GuestPort, patch: int, gateway_mac: str) -> list[str]:
     cookie = flow.port_cookie(guest.vm_id, guest.nic_id)
     lines = []
     tracked = {shared.outside for shared in guest.shared}
-    to_node = OverlayTable.TO_NODE
+    further = OverlayTable.DESTINATION
     for mapping in guest.mappings:
-        finish = f"ct(nat,zone={CT_ZONE},table={to_node})" if mapping.outside in tracked else flow.goto(to_node)
+        finish = f"ct(nat,zone={CT_ZONE},table={further})" if mapping.outside in tracked else flow.goto(further)
         match = f"ip,{flow.in_network(guest.vni)},dl_src={guest.mac},nw_src={mapping.inside}"
         lines.append(flow.add(cookie, OverlayTable.OUTWARD, 100, match, f"mod_nw_src:{mapping.outside},{finish}"))
         inward = (
@@ -67,7 +67,7 @@ def _shared(cookie: int, shared: SharedAddress) -> list[str]:
     ]
 
 
-def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
+def node(gateway: int, icmp: int, gateway_mac: str) -> list[str]:
     """Write the flows that depend on nothing but the node; `gateway` and `icmp` are port numbers of aws_gw and aws_icmp."""
     table = OverlayTable
     # An ICMP error quotes the packet that it is about, which OpenFlow cannot reach. It visits the kernel through
@@ -78,7 +78,7 @@ def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
     flows = [
         *((table.DELIVER, 100, f"icmp,icmp_type={kind}", detour) for kind in (3, 11, 12)),
         (table.DELIVER, 0, "", f"output:{OUTPUT_PORT_BITS}"),
-        (table.CLASSIFY, 100, f"ip,in_port={gateway}", flow.goto(table.INWARD)),
+        (table.CLASSIFY, 100, f"ip,in_port={gateway}", flow.goto(table.ARRIVAL)),
         (table.CLASSIFY, 100, f"icmp,in_port={icmp}", back),
         # Not mapped 1:1: perhaps shared by ports, and then conntrack knows or the first packet tells.
         (table.INWARD, 0, "ct_state=-trk,ip", f"ct(nat,zone={CT_ZONE},table={table.SHARED})"),
@@ -88,8 +88,6 @@ def node(gateway: int, icmp: int, gateway_mac: str, transit: str) -> list[str]:
         (table.FROM_GUEST, 90, f"dl_dst={MULTICAST}", f"{learn},{flow.goto(table.FLOOD)}"),
         (table.FROM_GUEST, 0, "", f"{learn},{flow.goto(table.LEARNED)}"),
         (table.LEARNED, 0, "", flow.goto(table.FLOOD)),
-        (table.OUTWARD, 200, "ip,nw_dst=169.254.0.0/16", "drop"),
-        (table.OUTWARD, 200, f"ip,nw_dst={transit}", "drop"),
         (table.TO_NODE, 0, "", f"mod_dl_dst:{NODE_MAC},output:{gateway}"),
     ]
     return [flow.add(flow.NODE_COOKIE, *entry) for entry in flows]
@@ -100,13 +98,7 @@ def forget_learned() -> str:
     return flow.delete(flow.LEARNED_COOKIE)
 
 
-def mesh(tunnels: Iterable[int], node_addresses: Iterable[str]) -> list[str]:
-    """Write the flows that depend on the peers, in place of all earlier ones; `tunnels` are port numbers.
-
-    No guest may talk to `node_addresses`, the VXLAN endpoints of all nodes, this one's too.
-    """
+def mesh(tunnels: Iterable[int]) -> list[str]:
+    """Write the flow that sends to all peers, whose tunnels have these port numbers."""
     outputs = "".join(f"output:{number}," for number in sorted(tunnels))
-    flood = flow.add(flow.MESH_COOKIE, OverlayTable.FLOOD, 0, "", f"{outputs}{flow.goto(OverlayTable.LOCAL)}")
-    guarded = (f"ip,nw_dst={address}" for address in node_addresses)
-    refuse = [flow.add(flow.MESH_COOKIE, OverlayTable.OUTWARD, 200, match, "drop") for match in guarded]
-    return [flow.delete(flow.MESH_COOKIE), flood, *refuse]
+    return [flow.add(flow.MESH_COOKIE, OverlayTable.FLOOD, 0, "", f"{outputs}{flow.goto(OverlayTable.LOCAL)}")]
