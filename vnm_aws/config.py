@@ -35,7 +35,7 @@ class Config(NamedTuple):
 
 _RANGES = {
     "internet_mtu": (mtu.LEAST + mtu.VXLAN_OVERHEAD, mtu.VPC),  # guests must be left what the driver asks of them
-    "vni_base": (0, 16_000_000),
+    "vni_base": (1, 16_000_000),  # tunnels speak of themselves with VNI 0
     "lock_timeout": (1, 3600),
 }
 

@@ -244,7 +244,7 @@ def test_the_nodes_configuration_is_checked(cloud: Cloud) -> None:
     path = cloud.directory / "driver.yaml"
     assert json.loads(cloud.oneaws("config", "--json", "--file", str(path)).stdout)["vni_base"] == 1048576
     path.write_text("vni_base: -1\n")
-    assert "vni_base must be from 0 to 16000000, not -1" in cloud.oneaws("config", "--file", str(path), code=1).stderr
+    assert "vni_base must be from 1 to 16000000, not -1" in cloud.oneaws("config", "--file", str(path), code=1).stderr
 
 
 # Health, and who is at work

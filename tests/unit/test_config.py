@@ -25,7 +25,7 @@ def test_the_shipped_file_says_the_defaults_and_every_key() -> None:
         ("vni_bse: 5", "unknown key 'vni_bse'"),
         ("vni_base: '5'", "vni_base must be a number"),
         ("vni_base: true", "vni_base must be a number"),
-        ("vni_base: -1", "vni_base must be from 0"),
+        ("vni_base: 0", "vni_base must be from 1"),
         ("internet_mtu: 625", "internet_mtu must be from 626"),
         ("datapath_type: dpdk", "system or netdev"),
         ("gateway_mac: 01:00:00:00:00:01", "gateway_mac"),

@@ -15,8 +15,12 @@ from .pipeline import destinations, flow, overlay_bridge
 PEERS = f"{KEPT}/peers.json"
 SIZE_LIMIT = 1 << 20
 
-_BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000"}
-"""Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down."""
+_BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000", "check_tnl_key": "true"}
+"""Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down.
+
+`check_tnl_key`: only what comes with VNI 0, which no network has, is BFD. Otherwise Open vSwitch takes every packet of a
+guest to UDP port 3784 for it.
+"""
 
 
 _MOST = 20_000
