@@ -143,6 +143,28 @@ def parse(document: bytes) -> Vm:
     return Vm(vm_id, hostnames[-1] if hostnames else "", _nics(root), attaching)
 
 
+def enabled(text: str, what: str, default: bool) -> bool:
+    """Read YES or NO; `default` for an empty text."""
+    word = text.upper()
+    if word not in ("", "YES", "NO"):
+        raise AwsOvsError(f"{what} {addresses.shown(word)} is neither YES nor NO", "set one of them")
+    return word == "YES" if word else default
+
+
+def vpc_access(text: str, what: str) -> tuple[str, ...]:
+    """Read AWS_VPC_ACCESS: NO, YES, or prefixes and addresses with blanks or commas between them."""
+    if text.upper() in ("", "NO"):
+        return ()
+    if text.upper() == "YES":
+        return (_ANYWHERE,)
+    words = text.replace(",", " ").split()
+    if len(words) > _MOST_PREFIXES:
+        what = f"{what} has {len(words)} prefixes, more than {_MOST_PREFIXES}"
+        raise AwsOvsError(what, "join some of them into larger ones")
+    prefixes = (word if "/" in word else f"{word}/32" for word in words)
+    return tuple(str(addresses.Prefix(prefix, what)) for prefix in prefixes)
+
+
 class _Fields:
     """Give the child elements of a NIC or NIC_ALIAS as stripped text, and the name of the element for errors."""
 
@@ -175,24 +197,10 @@ class _Fields:
         return address
 
     def enabled(self, key: str, default: bool) -> bool:
-        text = self.text(key).upper()
-        if text not in ("", "YES", "NO"):
-            raise AwsOvsError(f"{self.what(key)} {addresses.shown(text)} is neither YES nor NO", "set one of them")
-        return text == "YES" if text else default
+        return enabled(self.text(key), self.what(key), default)
 
     def vpc_access(self) -> tuple[str, ...]:
-        """Read AWS_VPC_ACCESS: NO, YES, or prefixes and addresses with blanks or commas between them."""
-        text = self.text(VPC_ACCESS)
-        if text.upper() in ("", "NO"):
-            return ()
-        if text.upper() == "YES":
-            return (_ANYWHERE,)
-        words = text.replace(",", " ").split()
-        if len(words) > _MOST_PREFIXES:
-            what = f"{self.what(VPC_ACCESS)} has {len(words)} prefixes, more than {_MOST_PREFIXES}"
-            raise AwsOvsError(what, "join some of them into larger ones")
-        prefixes = (word if "/" in word else f"{word}/32" for word in words)
-        return tuple(str(addresses.Prefix(prefix, self.what(VPC_ACCESS))) for prefix in prefixes)
+        return vpc_access(self.text(VPC_ACCESS), self.what(VPC_ACCESS))
 
     def dns_servers(self) -> tuple[str, ...]:
         """List the IPv4 addresses in DNS; what else is there concerns the guest only."""

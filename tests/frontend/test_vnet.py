@@ -15,6 +15,7 @@ from lxml import etree
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.frontend import objects, vnet
 from vnm_aws.frontend.objects import NETWORK_ERROR, NETWORK_READY, Network
+from vnm_aws.frontend.validation import Validation
 from vnm_aws.overlay.bridges import RESERVED
 
 from .cloud import RECORDINGS, Cloud
@@ -140,6 +141,47 @@ def test_networks_on_one_bridge_may_share_a_vni(cloud: Cloud) -> None:
     assert _accepted(cloud, VLAN_ID="100", BRIDGE="brblue")
 
 
+def test_a_network_of_another_user_cannot_join_a_segment_by_naming_its_bridge(cloud: Cloud) -> None:
+    cloud.add_network("blue", VLAN_ID="100")
+    vnet_id = cloud.add_network("new", ready=False, VLAN_ID="100", BRIDGE="brblue")
+    with pytest.raises(AwsOvsError) as refused:
+        _created(cloud, _document(cloud, vnet_id, UID="7"))
+    assert str(refused.value) == (
+        "VLAN_ID 100 is the VNI of network 0 (blue) on bridge brblue already; choose another, or let one user own both networks"
+    )
+
+
+@pytest.mark.parametrize(("vlan_id", "problems"), [("100", 0), ("200", 1)])
+def test_a_users_reservation_may_stay_on_the_segment_of_its_network_but_join_no_other(
+    cloud: Cloud, vlan_id: str, problems: int
+) -> None:
+    for name, number in (("blue", "100"), ("twin", "100"), ("red", "200")):
+        cloud.add_network(name, BRIDGE="ovsbr0", VLAN_ID=number)
+    vnet_id = cloud.add_network("part", BRIDGE="ovsbr0", VLAN_ID=vlan_id)
+    found = Validation(cloud.world()).problems(_document(cloud, vnet_id, PARENT_NETWORK_ID="0", UID="7"))
+    assert [str(one).split(" on bridge")[0] for one in found] == [
+        "VLAN_ID 200 is the VNI of network 2 (red)"
+    ] * problems
+
+
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        ('VLAN_ID="200"', "AR: VLAN_ID 200 is the VNI of network 0 (blue) on bridge brblue already"),
+        ('VLAN_ID="1.5"', "AR: VLAN_ID '1.5' is not a number from 1 to 16777215"),
+        ('BRIDGE="aws_ovs"', "AR: BRIDGE aws_ovs is the driver's own"),
+    ],
+)
+def test_an_address_range_with_a_vni_or_bridge_of_its_own_is_checked_too(cloud: Cloud, own: str, sentence: str) -> None:
+    cloud.add_network("blue", VLAN_ID="200")
+    assert sentence in _refusal(cloud, VLAN_ID="100", AR=f'AR=[ TYPE="IP4", IP="192.168.0.9", SIZE="1", {own} ]')
+
+
+def test_the_vni_of_another_networks_address_range_is_taken(cloud: Cloud) -> None:
+    cloud.add_network("blue", VLAN_ID="200", AR=_range("192.168.0.9", VLAN_ID="201", BRIDGE="brother"))
+    assert _refusal(cloud, VLAN_ID="201").startswith("VLAN_ID 201 is the VNI of network 0 (blue) on bridge brother")
+
+
 def test_a_reservation_has_the_vni_of_its_network(cloud: Cloud) -> None:
     cloud.add_network("blue", VLAN_ID="100")
     vnet_id = cloud.add_network("part", ready=False, VLAN_ID="100")
@@ -204,6 +246,9 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"AR": _range("192.168.0.9", GUEST_MTU="9000")}, "GUEST_MTU 9000 does not fit: 8951 is left"),
     ({**SUBNET, "NETWORK_MASK": "255.0.255.0"}, "'255.0.255.0' is not a network mask"),
     ({**SUBNET, "NETWORK_MASK": "255"}, "'255' is not a network mask"),
+    ({**SUBNET, "NETWORK_MASK": "33"}, "'33' is not a network mask"),
+    ({**SUBNET, "NETWORK_MASK": "99999999999"}, "'99999999999' is not a network mask"),
+    ({**SUBNET, "NETWORK_MASK": "-99999999999"}, "'-99999999999' is not a network mask"),
     ({**SUBNET, "NETWORK_ADDRESS": "192.168.0.7"}, "'192.168.0.7/24' is not an IPv4 prefix"),
     ({**SUBNET, "GATEWAY": "192.168.1.1"}, "GATEWAY 192.168.1.1 is not in the subnet 192.168.0.0/24"),
     ({**SUBNET, "GATEWAY": "here", "AR": _range("192.168.0.9")}, "GATEWAY 'here' is not an IPv4 address"),
@@ -218,6 +263,11 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"AR": _range("192.168.0.9", 2, AWS_PRIVATE_IP="10.0.0.9")}, "has SIZE '2', but one VM can have that address"),
     ({"AR": _range("192.168.0.9", AWS_PRIVATE_IP="10.0.9")}, "AR: AWS_PRIVATE_IP '10.0.9' is not an IPv4 address"),
     ({"AR": _range("192.168.0.9", EXTERNAL_IP="web")}, "AR: EXTERNAL_IP 'web' is not an IPv4 address"),
+    ({"AWS_VPC_ACCESS": "MAYBE"}, "AWS_VPC_ACCESS 'MAYBE/32' is not an IPv4 prefix"),
+    ({"AWS_VPC_ACCESS": "10.0.0.0/16, 10.1.0.1/16"}, "AWS_VPC_ACCESS '10.1.0.1/16' is not an IPv4 prefix"),
+    ({"AR": _range("192.168.0.9", AWS_VPC_ACCESS="10.0.0.0/33")}, "AR: AWS_VPC_ACCESS '10.0.0.0/33' is not"),
+    ({"AWS_RAW_ETHERNET": "1"}, "AWS_RAW_ETHERNET '1' is neither YES nor NO"),
+    ({"AR": _range("192.168.0.9", AWS_RAW_ETHERNET="on")}, "AR: AWS_RAW_ETHERNET 'ON' is neither YES nor NO"),
     ({**SUBNET, "AWS_EIP_POOL": "Pool=web"}, "AWS_EIP_POOL 'Pool=web' is not a tag filter like tag:Pool=web"),
     ({**SUBNET, "AWS_EIP_POOL": "tag:Pool="}, "AWS_EIP_POOL 'tag:Pool=' is not a tag filter"),
     ({"AWS_EIP_POOL": "tag:Pool=web", "NETWORK_ADDRESS": "192.168.0.0"}, "needs NETWORK_ADDRESS and NETWORK_MASK"),
@@ -243,6 +293,8 @@ ACCEPTED: list[dict[str, str]] = [
     {**SUBNET, "NETWORK_MASK": "24"},
     {**SUBNET, "GATEWAY": "192.168.0.1", "AR": _range("192.168.0.2", 254)},
     {"VLAN_ID": "16777215", "BRIDGE": "a23456789012345"},
+    {"AWS_VPC_ACCESS": "yes", "AWS_RAW_ETHERNET": "no"},
+    {"AWS_VPC_ACCESS": "10.0.0.0/16, 10.1.2.3 172.16.0.0/12", "AWS_RAW_ETHERNET": "YES"},
     {"AR": 'AR=[ TYPE="IP6", SIZE="9", MAC="02:00:00:00:00:01", GLOBAL_PREFIX="2001:db8::" ]'},
     {"AR": _range("192.168.0.9", 9, AWS_PRIVATE_IP="10.0.0.9", PORT_START="9001", PORT_SIZE="10")},
 ]
@@ -257,6 +309,13 @@ def test_one_private_address_leads_to_one_range(cloud: Cloud) -> None:
     cloud.add_network("blue", AR=_range("192.168.0.9", AWS_PRIVATE_IP="10.0.0.9"))
     reason = _refusal(cloud, AR=_range("192.168.0.9", AWS_PRIVATE_IP="10.0.0.9"))
     assert "AWS_PRIVATE_IP 10.0.0.9 is in several address ranges (of networks 1 and 0)" in reason
+
+
+def test_the_address_of_a_host_is_no_private_address_of_vms(cloud: Cloud) -> None:
+    cloud.oned.add_host("h1", template='VXLAN_TEP="10.0.0.4"')
+    assert "AWS_PRIVATE_IP 10.0.0.4 is the address of host h1 itself" in _refusal(
+        cloud, AR=_range("192.168.0.9", AWS_PRIVATE_IP="10.0.0.4")
+    )
 
 
 def test_one_private_address_may_be_shared_by_ports(cloud: Cloud) -> None:

@@ -92,7 +92,8 @@ def _unused(prefix: Prefix, taken: list[tuple[int, int]], gateway: str) -> Itera
 def prefix_of(address: str, mask: str, what: str) -> Prefix:
     """Read the prefix that an address and a mask (or a prefix length) mean."""
     try:
-        bits = f"{ip_to_int(mask):032b}" if "." in mask else "1" * int(mask) + "0" * (32 - int(mask))
+        length = int(mask) if len(mask) <= 2 else 0  # a greater number would fill the memory
+        bits = f"{ip_to_int(mask):032b}" if len(mask) > 2 else "1" * length + "0" * (32 - length)
     except ValueError:
         bits = ""
     if len(bits) != 32 or "01" in bits:

@@ -8,8 +8,9 @@ from typing import Any
 
 from .. import names
 from ..errors import AwsOvsError
-from . import mesh, pools, registration, validation
+from . import mesh, pools, registration
 from .objects import AddressRange, Network
+from .validation import Validation
 from .world import World
 
 _STATES = {0: "init", 1: "update", 2: "on", 3: "err", 4: "dsbl", 5: "retry", 6: "init", 7: "dsbl", 8: "off"}
@@ -140,11 +141,12 @@ def network_lines(world: World, wanted: Sequence[str] = ()) -> list[dict[str, An
         if not network.ours:
             what = f"network {network.name} has VN_MAD {network.driver}, not aws_ovs"
             raise AwsOvsError(what, "choose another from 'onevnet list'")
-    return [_checked(world, network) for network in sorted(chosen, key=lambda network: network.network_id)]
+    validation = Validation(world)
+    return [_checked(world, validation, network) for network in sorted(chosen, key=lambda network: network.network_id)]
 
 
-def _checked(world: World, network: Network) -> dict[str, Any]:
-    errors = validation.problems(network, world.networks, world.driver)
+def _checked(world: World, validation: Validation, network: Network) -> dict[str, Any]:
+    errors = validation.problems(network)
     return {
         "ID": network.network_id,
         "NAME": network.name,

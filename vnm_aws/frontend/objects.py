@@ -19,7 +19,7 @@ from ..vm import DRIVER
 STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 3, 4, 8
 """States of a host; the other ones say that monitoring is under way."""
 
-NETWORK_READY, NETWORK_LOCK_CREATE, NETWORK_ERROR = 1, 2, 5
+NETWORK_READY, NETWORK_LOCK_CREATE, NETWORK_ERROR, NETWORK_UPDATE_FAILURE = 1, 2, 5, 6
 
 _ACTIVE = "3"
 _ON_HOST = {"3", "16", "17", "24", "25", "26"}
@@ -63,10 +63,14 @@ class AddressRange(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A virtual network. `asked` are the ranges of a network that is being created, which oned makes afterwards."""
+    """A virtual network. `owner` is the ID of a user.
+
+    `asked` are the ranges of a network that is being created, which oned makes afterwards.
+    """
 
     network_id: int
     name: str
+    owner: str
     state: int
     driver: str
     bridge: str
@@ -181,6 +185,7 @@ def read_network(element: etree._Element) -> Network:
     return Network(
         _number(element, "ID"),
         _text(element, "NAME"),
+        _text(element, "UID"),
         _number(element, "STATE"),
         _text(element, "VN_MAD"),
         _text(element, "BRIDGE"),

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from . import hosts, mesh, pools, validation
+from . import hosts, mesh, pools
 from .follow import plans
 from .plan import Outcome, Plan
+from .validation import Validation
 from .world import Part, World
 
 
@@ -80,7 +81,7 @@ def check_network(world: World, network_id: int, outcome: Outcome) -> None:
     """Report what is wrong with a network of this driver."""
     network = world.oned.network(network_id)
     if network.ours:
-        for error in validation.problems(network, world.networks, world.driver):
+        for error in Validation(world).problems(network):
             outcome.error(f"network {network.name}", error)
 
 

@@ -2,38 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from .. import addresses, mtu
 from ..addresses import Prefix, int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..errors import AwsOvsError
-from ..names import EXTERNAL_IP, POOL, PRIVATE_IP
+from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS, VTEP
 from ..overlay.bridges import RESERVED
-from ..vm import MAX_VNI
+from ..vm import MAX_VNI, enabled, vpc_access
 from .free_addresses import prefix_of
 from .objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from .tags import TagFilter
+from .world import World
 
 _VNI_STEP = 1 << 20
 """More than there are network IDs: a VNI that a network may choose for itself is no other network's, modulo this."""
 
 
-def problems(network: Network, networks: Iterable[Network], config: Config) -> list[AwsOvsError]:
-    """Find what is wrong with one of OpenNebula's networks, by the nodes' configuration."""
-    others = [other for other in networks if other.ours and _comes_first(other, network)]
-    checks: tuple[Callable[[], object], ...] = (
-        lambda: _bridge(network),
-        lambda: _vni(network, others, config),
-        lambda: _mtu(network, config),
-        lambda: _subnet(network),
-        lambda: _ranges(network),
-        lambda: _private_addresses(network, others),
-        lambda: _pool(network),
-    )
-    errors = {str(error): error for error in map(_error, checks) if error}
-    return list(errors.values())
+class Validation:
+    """Check networks, each against all others, which are looked through once.
+
+    Args:
+        world: whose networks, hosts and configuration of the nodes count.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world, self._config = world, world.driver
+        self._by_id = {network.network_id: network for network in world.networks}
+        self._by_vni: dict[int, list[tuple[Network, str]]] = defaultdict(list)
+        self._by_private_ip: dict[str, list[tuple[Network, bool]]] = defaultdict(list)
+        ours = [network for network in world.networks if network.ours]
+        self._choosing = [other for other in ours if not other.vlan_id and other.state == NETWORK_LOCK_CREATE]
+        for network in ours:
+            for _, bridge, vlan_id in _places(network):
+                self._by_vni[_vni_of(network, vlan_id, self._config)].append((network, bridge))
+            for address, shared in _claims(network):
+                self._by_private_ip[address].append((network, shared))
+
+    def problems(self, network: Network) -> list[AwsOvsError]:
+        """Find what is wrong with a network, by the nodes' configuration."""
+        checks: tuple[Callable[[], object], ...] = (
+            lambda: _bridges(network),
+            lambda: self._vnis(network),
+            lambda: _mtu(network, self._config),
+            lambda: _access(network),
+            lambda: _subnet(network),
+            lambda: _ranges(network),
+            lambda: self._private_addresses(network),
+            lambda: self._hosts_addresses(network),
+            lambda: _pool(network),
+        )
+        errors = {str(error): error for error in map(_error, checks) if error}
+        return list(errors.values())
+
+    def choose_vni(self, network: Network) -> int:
+        """Choose a VNI for a network that names none, which no other network has or can choose at the same time.
+
+        Raises:
+            AwsOvsError: all that it may choose from are taken.
+        """
+        first = self._config.vni_base + network.network_id
+        for number in range(first, MAX_VNI + 1, _VNI_STEP):
+            if all(other.network_id == network.network_id for other, _ in self._by_vni.get(number, ())):
+                return number
+        raise AwsOvsError(f"no VNI from {first} on is free for network {network.network_id}", "give it a VLAN_ID")
+
+    def _vnis(self, network: Network) -> None:
+        for what, bridge, vlan_id in _places(network):
+            if not vlan_id and network.state == NETWORK_LOCK_CREATE:
+                continue  # it gets a free one
+            vni = addresses.number(vlan_id or str(self._config.vni_base + network.network_id), what, 1, MAX_VNI)
+            for other, others_bridge in [*self._by_vni.get(vni, ()), *self._about_to_choose(vni)]:
+                if not _comes_first(other, network) or _reservation(network, other):
+                    continue
+                remedy = "choose another, or leave it out for a free one"
+                if bridge == others_bridge:
+                    if self._owner(network, bridge, vni) == self._owner(other, bridge, vni):
+                        continue  # two networks may be one segment, if one user wants that
+                    remedy = "choose another, or let one user own both networks"
+                name = f"network {other.network_id} ({other.name}) on bridge {others_bridge}"
+                raise AwsOvsError(f"{what} {vni} is the VNI of {name} already", remedy)
+
+    def _about_to_choose(self, vni: int) -> Iterator[tuple[Network, str]]:
+        """List the networks that are being created and may choose a VNI now."""
+        for other in self._choosing:
+            first = self._config.vni_base + other.network_id
+            if first < vni and (vni - first) % _VNI_STEP == 0:
+                yield other, other.bridge
+
+    def _owner(self, network: Network, bridge: str, vni: int) -> str:
+        """Find whose segment a network is on: that of its parent, if it is a reservation that stays there."""
+        parent = self._by_id.get(int(network.parent)) if network.parent.isdecimal() else None
+        there = parent is not None and any(
+            (bridge, vni) == (place, _vni_of(parent, vlan_id, self._config)) for _, place, vlan_id in _places(parent)
+        )
+        return parent.owner if parent is not None and there else network.owner
+
+    def _private_addresses(self, network: Network) -> None:
+        """Let a private address lead to one range only, or to ranges that share it by ports."""
+        claims = list(_claims(network))
+        for address in dict.fromkeys(address for address, _ in claims):
+            holders = [(network, shared) for claim, shared in claims if claim == address]
+            holders += [
+                (other, shared)
+                for other, shared in self._by_private_ip.get(address, ())
+                if _comes_first(other, network) and not _reservation(network, other)
+            ]
+            if len(holders) > 1 and not all(shared for _, shared in holders):
+                names = " and ".join(str(holder.network_id) for holder, _ in holders[:5])
+                what = f"{PRIVATE_IP} {address} is in several address ranges (of networks {names}), which would be leased at once"
+                raise AwsOvsError(what, "keep one of them")
+
+    def _hosts_addresses(self, network: Network) -> None:
+        """Refuse the address of a host: its VM would be taken for the host, and get none of its packets."""
+        claims = {address for address, _ in _claims(network)}
+        for host in self._world.hosts if claims else ():
+            if host.template.get(VTEP) in claims and not host.terminated:
+                what = f"{PRIVATE_IP} {host.template[VTEP]} is the address of host {host.name} itself"
+                raise AwsOvsError(what, "give the address range a secondary address of an ENI")
+
+
+def _places(network: Network) -> Iterator[tuple[str, str, str]]:
+    """List where the VMs of a network are: BRIDGE and VLAN_ID, of the network and of ranges with their own; and what says so."""
+    yield "VLAN_ID", network.bridge, network.vlan_id
+    for values in _each(network):
+        if values.get("VLAN_ID") or values.get("BRIDGE"):
+            yield "AR: VLAN_ID", values.get("BRIDGE") or network.bridge, values.get("VLAN_ID") or network.vlan_id
+
+
+def _claims(network: Network) -> Iterator[tuple[str, bool]]:
+    """List the private addresses of the ranges, and whether each is shared by ports."""
+    for values in _each(network):
+        if values.get(PRIVATE_IP):
+            yield values[PRIVATE_IP], bool(values.get("PORT_START"))
 
 
 def _error(check: Callable[[], object]) -> AwsOvsError | None:
@@ -44,25 +148,16 @@ def _error(check: Callable[[], object]) -> AwsOvsError | None:
     return None
 
 
-def _bridge(network: Network) -> None:
-    addresses.device_name(network.bridge, "BRIDGE")
-    if network.bridge in RESERVED:
-        raise AwsOvsError(f"BRIDGE {network.bridge} is the driver's own", "choose another name")
+def _bridges(network: Network) -> None:
+    for what, bridge, _ in _places(network):
+        what = what.replace("VLAN_ID", "BRIDGE")
+        addresses.device_name(bridge, what)
+        if bridge in RESERVED:
+            raise AwsOvsError(f"{what} {bridge} is the driver's own", "choose another name")
     kind = network.template.get("BRIDGE_TYPE", "")
     if kind not in ("", "openvswitch"):
         what = f"BRIDGE_TYPE is {shown(kind)} instead of openvswitch: oned.conf lacks the driver's VN_MAD_CONF"
         raise AwsOvsError(what, "run 'install.sh --frontend' and restart OpenNebula")
-
-
-def _vni(network: Network, others: list[Network], config: Config) -> None:
-    if not network.vlan_id and network.state == NETWORK_LOCK_CREATE:
-        return  # it gets a free one
-    own = addresses.number(network.vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
-    for other in others:
-        one_segment = network.bridge == other.bridge or _reservation(network, other)
-        if not one_segment and _taken_by(other, own, config):
-            what = f"VLAN_ID {own} is the VNI of network {other.network_id} ({other.name}) on bridge {other.bridge} already"
-            raise AwsOvsError(what, "choose another, or leave it out for a free one")
 
 
 def _reservation(network: Network, other: Network) -> bool:
@@ -85,34 +180,12 @@ def _comes_first(other: Network, network: Network) -> bool:
     return other.state != NETWORK_LOCK_CREATE or other.network_id < network.network_id
 
 
-def _vni_of(network: Network, config: Config) -> int:
-    """Find the VNI that a network has to the nodes, for which 0100 is 100; -1 when its VLAN_ID is none."""
+def _vni_of(network: Network, vlan_id: str, config: Config) -> int:
+    """Find the VNI that a VLAN_ID of a network is to the nodes, for which 0100 is 100; -1 when it is none."""
     try:
-        return addresses.number(network.vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
+        return addresses.number(vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
     except AwsOvsError:
         return -1
-
-
-def _taken_by(other: Network, number: int, config: Config) -> bool:
-    """Say whether another network has a VNI, or may be about to choose it."""
-    own = _vni_of(other, config)
-    may_choose = not other.vlan_id and other.state == NETWORK_LOCK_CREATE
-    return number == own or (may_choose and 0 < own < number and (number - own) % _VNI_STEP == 0)
-
-
-def choose_vni(network: Network, networks: Iterable[Network], config: Config) -> int:
-    """Choose a VNI for a network that names none, which no other network has or can choose at the same time.
-
-    Raises:
-        AwsOvsError: all that it may choose from are taken.
-    """
-    others = (other for other in networks if other.ours and other.network_id != network.network_id)
-    taken = {_vni_of(other, config) for other in others}
-    first = config.vni_base + network.network_id
-    for number in range(first, MAX_VNI + 1, _VNI_STEP):
-        if number not in taken:
-            return number
-    raise AwsOvsError(f"no VNI from {first} on is free for network {network.network_id}", "give it a VLAN_ID")
 
 
 def _mtu(network: Network, config: Config) -> None:
@@ -123,6 +196,12 @@ def _mtu(network: Network, config: Config) -> None:
             if values.get(key) and mtu.parse(values[key], key) > fits:
                 what = f"{key} {values[key]} does not fit: {fits} is left for guests after {mtu.VXLAN_OVERHEAD} bytes of VXLAN"
                 raise AwsOvsError(what, f"set it to {fits} or less")
+
+
+def _access(network: Network) -> None:
+    for where, values in (("", network.template), *(("AR: ", values) for values in _each(network))):
+        vpc_access(values.get(VPC_ACCESS, "").strip(), f"{where}{VPC_ACCESS}")
+        enabled(values.get(RAW_ETHERNET, "").strip(), f"{where}{RAW_ETHERNET}", False)
 
 
 def _each(network: Network) -> Iterator[dict[str, str]]:
@@ -174,21 +253,6 @@ def _ranges(network: Network) -> None:
         if first <= last:
             what = f"two address ranges include {int_to_ip(first)}, which would be leased twice"
             raise AwsOvsError(what, "remove one")
-
-
-def _private_addresses(network: Network, others: list[Network]) -> None:
-    """Let a private address lead to one range only, or to ranges that share it by ports."""
-    claims: dict[str, list[tuple[Network, bool]]] = {}
-    for claimant in (network, *(other for other in others if not _reservation(network, other))):
-        for values in _each(claimant):
-            if values.get(PRIVATE_IP):
-                claims.setdefault(values[PRIVATE_IP], []).append((claimant, bool(values.get("PORT_START"))))
-    for address, holders in claims.items():
-        concerned = any(holder is network for holder, _ in holders)
-        if concerned and len(holders) > 1 and not all(shared for _, shared in holders):
-            names = " and ".join(str(holder.network_id) for holder, _ in holders[:5])
-            what = f"{PRIVATE_IP} {address} is in several address ranges (of networks {names}), which would be leased at once"
-            raise AwsOvsError(what, "keep one of them")
 
 
 def _pool(network: Network) -> None:

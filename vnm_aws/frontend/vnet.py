@@ -14,13 +14,14 @@ from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, explain, log
 from ..lock import held
 from ..names import ALLOCATION_ID, PRIVATE_IP
-from . import objects, settings, validation
+from . import objects, settings
 from .free_addresses import Chooser
 from .objects import Network
 from .oned import range_template, template
 from .plan import Plan
 from .pools import claimed, foreign, is_pool
 from .reserved import Reserved
+from .validation import Validation
 from .world import Part, World
 
 
@@ -58,12 +59,13 @@ def create(world: World, network: Network) -> str:
     Raises:
         AwsOvsError: it is not one that this driver can serve.
     """
-    errors = validation.problems(network, world.networks, world.driver)
+    validation = Validation(world)
+    errors = validation.problems(network)
     if errors:
         raise errors[0]
     values = {}
     if not network.vlan_id:
-        values["VLAN_ID"] = str(validation.choose_vni(network, world.networks, world.driver))
+        values["VLAN_ID"] = str(validation.choose_vni(network))
     guest_mtu = (
         network.template.get("GUEST_MTU")
         or network.template.get("MTU")
