@@ -32,11 +32,13 @@ class _Later:
 
 
 if TYPE_CHECKING:
-    from .frontend import health, listing, reconcile, registration
+    from .frontend import health, listing, peer_list, reconcile, registration
     from .frontend.reconcile import Stage
     from .frontend.world import World
 else:
-    health, listing, reconcile, registration = map(_Later, ("health", "listing", "reconcile", "registration"))
+    health, listing, peer_list, reconcile, registration = map(
+        _Later, ("health", "listing", "peer_list", "reconcile", "registration")
+    )
 
 _RIGHT = {"ID", "FREE", "TVM", "UP", "DOWN", "MTU", "AR"}
 
@@ -185,13 +187,33 @@ def mesh() -> None:
 @_listing
 @click.pass_context
 def mesh_show(ctx: click.Context, as_json: bool) -> None:
-    """Show the hosts of the mesh: those of the clusters that have a network of this driver.
+    """Show the hosts of the mesh: those of the clusters that have a network of this driver; and what else they are told.
 
     LIST says whether the host has the present peer list. UP and DOWN count its tunnels, MTU is the greatest for guests,
     VERSION the driver's: these come from the host itself, through OpenNebula's monitoring, and may be ten minutes old.
+
+    With their peers hosts get the blocks of the VPC, into which a VM gets only as AWS_VPC_ACCESS of its network says, other
+    addresses of hosts, where no VM gets, and private addresses of VMs, where all VMs get.
     """
+    world = _world(ctx)
+    wanted, unread = peer_list.present(world)
+    lines = listing.peer_lines(world, wanted)
+    if as_json:
+        lists = {key: value for key, value in wanted._asdict().items() if key != "peers"}
+        click.echo(json.dumps({"hosts": lines, **lists}, indent=2))
+        return
     head = ("ID", "NAME", "VTEP", "LIST", "UP", "DOWN", "MTU", "VERSION", "STAT", "ERROR")
-    _print(listing.peer_lines(_world(ctx)), head, as_json)
+    _print(lines, head, as_json)
+    for what, addresses in (
+        ("Blocks of the VPC", wanted.vpc_cidrs),
+        ("Other addresses of hosts", wanted.node_addresses),
+        ("Private addresses of VMs", wanted.private_ips),
+    ):
+        if addresses:
+            more = f" and {len(addresses) - 10} more" if len(addresses) > 10 else ""
+            click.echo(f"{what}: {' '.join(addresses[:10])}{more}")
+    if unread:
+        click.echo(f"oneaws: this is what EC2 said last: {unread}", err=True)
 
 
 @mesh.command("sync")

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from vnm_aws.frontend import listing, reconcile
+from tests.world.ec2.region import Instance
+from vnm_aws.frontend import reconcile
 from vnm_aws.frontend.objects import STATE_DISABLED, STATE_MONITORED, STATE_OFFLINE
 from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
+from vnm_aws.overlay import tunnels
 from vnm_aws.overlay.tunnels import Peer, PeerList, digest
 
-from .cloud import Cloud
+from .cloud import HOST, Cloud
 
 FIRST, LATER = 30, 1800
 """Seconds since a host was told: its own probe has not run since, or it has."""
@@ -52,6 +54,18 @@ def called(cloud: Cloud, everybody: bool = False) -> list[str]:
 def lists(cloud: Cloud) -> dict[str, list[str]]:
     """The peers that each host was told last."""
     return {path.stem: sorted(cloud.told(path.stem)) for path in sorted(cloud.ssh.glob("*.list"))}
+
+
+def shown(cloud: Cloud) -> dict[str, Any]:
+    """What `oneaws mesh show` prints as JSON."""
+    printed: dict[str, Any] = json.loads(cloud.oneaws("mesh", "show", "--json").stdout)
+    return printed
+
+
+def told_lists(cloud: Cloud, name: str) -> dict[str, list[str]]:
+    """What a host was told last beside its peers."""
+    document = json.loads((cloud.ssh / f"{name}.list").read_text())
+    return {key: value for key, value in document.items() if key != "peers"}
 
 
 def forget_told(cloud: Cloud, seconds: int) -> None:
@@ -204,7 +218,7 @@ def test_an_unreachable_host_is_named_and_only_it_is_called_again(cloud: Cloud, 
         "Connection refused); the next 'oneaws reconcile' tries them again\n"
     )
     assert lists(cloud) == {name: ["h1", "h2", "h3"] for name in ("h1", "h3")}
-    assert [line["LIST"] for line in listing.peer_lines(cloud.world())] == ["ok", "behind", "ok"]
+    assert [line["LIST"] for line in shown(cloud)["hosts"]] == ["ok", "behind", "ok"]
     down.unlink()
     assert called(cloud) == ["h2"]
     assert called(cloud) == []
@@ -290,6 +304,128 @@ def test_an_endpoint_that_no_host_would_accept_is_reported_and_nothing_is_sent(
     assert cloud.ssh_calls() == []
 
 
+# Which addresses are whose
+
+RANGE = 'AR=[ TYPE="IP4", IP="192.168.9.{0}", SIZE="1", AWS_PRIVATE_IP="{1}" ]'
+
+
+def ranges(*addresses: str) -> str:
+    """Address ranges, one for each of these private addresses."""
+    return "\n".join(RANGE.format(number, address) for number, address in enumerate(addresses, 10))
+
+
+@pytest.fixture
+def metal(cloud: Cloud) -> list[Instance]:
+    """h1, with a public address and a second ENI, and h2, in a mesh that has been told."""
+    h1 = cloud.ec2.add_instance("h1", "10.0.0.11", tags=HOST)
+    (h2,) = cloud.add_metal("h2")
+    eni = cloud.ec2.client.create_network_interface(SubnetId=cloud.ec2.subnet_id, PrivateIpAddress="10.0.0.77")
+    eni_id = eni["NetworkInterface"]["NetworkInterfaceId"]
+    cloud.ec2.client.attach_network_interface(NetworkInterfaceId=eni_id, InstanceId=h1.instance_id, DeviceIndex=1)
+    cloud.add_network("blue", AR=ranges("10.0.0.101", "10.0.0.9"))
+    cloud.oneaws("reconcile")
+    return [h1, h2]
+
+
+def test_hosts_are_told_the_blocks_of_the_vpc_all_addresses_of_hosts_and_those_of_vms(
+    cloud: Cloud, metal: list[Instance]
+) -> None:
+    h1, _ = metal
+    expected = {
+        "vpc_cidrs": ["10.0.0.0/16"],
+        "node_addresses": ["10.0.0.77", h1.public_ip],
+        "private_ips": ["10.0.0.9", "10.0.0.101"],
+    }
+    assert told_lists(cloud, "h1") == told_lists(cloud, "h2") == expected
+    assert {key: shown(cloud)[key] for key in expected} == expected
+    node = tunnels.parse((cloud.ssh / "h1.list").read_bytes())
+    assert {line["LIST"] for line in shown(cloud)["hosts"]} == {"ok"}
+    Client().update_host(cloud.host("h1").host_id, {"AWS_OVS_MESH": digest(node)})
+    forget_told(cloud, LATER)
+    assert shown(cloud)["hosts"][0]["LIST"] == "ok", "what a node computes of the list is what the front-end expects"
+
+
+def test_a_block_that_the_vpc_gets_later_is_told_and_one_that_it_loses_too(cloud: Cloud, metal: list[Instance]) -> None:
+    made = cloud.ec2.client.associate_vpc_cidr_block(VpcId=cloud.ec2.vpc_id, CidrBlock="10.1.0.0/16")
+    assert called(cloud) == ["h1", "h2"]
+    assert told_lists(cloud, "h2")["vpc_cidrs"] == ["10.0.0.0/16", "10.1.0.0/16"]
+    cloud.ec2.client.disassociate_vpc_cidr_block(AssociationId=made["CidrBlockAssociation"]["AssociationId"])
+    assert called(cloud) == ["h1", "h2"]
+    assert told_lists(cloud, "h2")["vpc_cidrs"] == ["10.0.0.0/16"]
+
+
+def test_the_ranges_of_a_pool_are_told_by_the_sync_that_makes_them(cloud: Cloud, metal: list[Instance]) -> None:
+    cloud.add_pool()
+    cloud.add_eips(1)
+    cloud.oneaws("eip", "sync")
+    assert told_lists(cloud, "h1")["private_ips"] == ["10.0.0.9", "10.0.0.101", "10.0.0.254"]
+    assert called(cloud) == []
+
+
+def test_an_address_of_a_host_or_of_something_else_is_never_told_as_one_of_vms(
+    cloud: Cloud, metal: list[Instance]
+) -> None:
+    h1, h2 = metal
+    other = cloud.ec2.add_instance("database", "10.0.0.50", eip=False)
+    cloud.ec2.move_private_ip("10.0.0.51", other.eni_id)
+    cloud.ec2.move_private_ip("10.0.0.102", h1.eni_id)
+    wrong = [h1.private_ip, h2.private_ip, "10.0.0.77", "10.0.0.50", "10.0.0.51", "10.0.0.300", "127.0.0.1"]
+    cloud.add_network("green", AR=ranges(*wrong, "10.0.0.102"))
+    cloud.add_network("other", VN_MAD="bridge", AR=ranges("10.0.0.103"))
+    assert called(cloud) == ["h1", "h2"]
+    assert told_lists(cloud, "h1")["private_ips"] == ["10.0.0.9", "10.0.0.101", "10.0.0.102"]
+    assert tunnels.parse((cloud.ssh / "h1.list").read_bytes()).peers, "a host takes the list"
+
+
+@pytest.mark.parametrize("action", ["DescribeInstances", "DescribeNetworkInterfaces", "DescribeVpcs"])
+def test_while_ec2_fails_hosts_keep_their_list_and_the_mesh_is_still_shown(
+    cloud: Cloud, metal: list[Instance], action: str
+) -> None:
+    cloud.add_network("green", AR=ranges("10.0.0.103"))
+    before = cloud.ssh_calls()
+    cloud.ec2.fail_next(action, "AuthFailure", times=2)
+    (problem,) = sync(cloud).problems
+    assert problem.target == "mesh"
+    assert "AuthFailure" in problem.text
+    assert [line["LIST"] for line in shown(cloud)["hosts"]] == ["ok", "ok"]
+    assert cloud.ssh_calls() == before
+    assert called(cloud) == ["h1", "h2"]
+
+
+def test_a_new_peer_is_told_while_ec2_fails_beside_what_ec2_said_last(cloud: Cloud, metal: list[Instance]) -> None:
+    before = told_lists(cloud, "h1")
+    add_host(cloud, 33)
+    cloud.ec2.fail_next("DescribeVpcs", "AuthFailure")
+    assert len(sync(cloud).problems) == 1
+    assert sorted(cloud.told("h1")) == ["h1", "h2", "h33"]
+    assert told_lists(cloud, "h1") == before
+    assert called(cloud) == [], "with EC2 it is the same list"
+
+
+def test_a_filter_that_matches_no_instance_takes_nothing_from_what_the_hosts_know(
+    cloud: Cloud, metal: list[Instance]
+) -> None:
+    before = cloud.ssh_calls()
+    cloud.configure(host_filter="tag:opennebula=hsot")
+    (problem,) = sync(cloud).problems
+    assert problem.text.startswith("EC2 shows no VPC of the hosts, nor an instance that matches tag:opennebula=hsot")
+    assert cloud.ssh_calls() == before
+
+
+def test_a_host_that_is_back_is_told_what_the_others_know_without_a_call_to_ec2(
+    cloud: Cloud, metal: list[Instance]
+) -> None:
+    expected = told_lists(cloud, "h2")
+    (cloud.ssh / "h2.list").unlink()
+    cloud.oned.set_host_state(cloud.host("h2").host_id, STATE_MONITORED)
+    cloud.forget_calls()
+    done = cloud.hook("host_state", cloud.oned.document("HOST", cloud.host("h2").host_id))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told_lists(cloud, "h2") == expected
+    assert cloud.ec2.calls() == []
+    assert called(cloud) == []
+
+
 # What is shown
 
 
@@ -306,8 +442,8 @@ def test_show_lists_the_hosts_with_what_their_probes_report(cloud: Cloud, three:
     forget_told(cloud, LATER)
     cloud.oned.set_host_state(three[2], STATE_OFFLINE)
     before = cloud.ssh_calls()
-    shown: list[dict[str, Any]] = json.loads(cloud.oneaws("mesh", "show", "--json").stdout)
-    assert {line["NAME"]: (line["LIST"], line["UP"], line["STAT"], line["ERROR"]) for line in shown} == {
+    hosts = shown(cloud)["hosts"]
+    assert {line["NAME"]: (line["LIST"], line["UP"], line["STAT"], line["ERROR"]) for line in hosts} == {
         "h1": ("behind", "1", "on", "ovs-vswitchd does not run"),
         "h2": ("ok", "-", "on", "-"),
         "h3": ("ok", "-", "off", "-"),

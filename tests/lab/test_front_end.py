@@ -49,7 +49,7 @@ def test_hosts_register_and_get_their_peers_over_ssh(fresh_lab: Lab, front_end: 
     for name in fresh_lab.hosts:
         assert "down" not in fresh_lab.tunnels(name).values()
         front_end.monitor(name)
-    shown = json.loads(front_end.oneaws("mesh", "show", "--json").stdout)
+    shown = json.loads(front_end.oneaws("mesh", "show", "--json").stdout)["hosts"]
     assert [(one["NAME"], one["LIST"], one["UP"], one["DOWN"], one["ERROR"]) for one in shown] == [
         (name, "ok", "2", "0", "-") for name in ("h1", "h2", "h3")
     ]

@@ -27,7 +27,9 @@ def vm(vm_id: int, *addresses: str, **template: str) -> AwsVm:
 def seen(first: tuple[str, ...] = (), second: tuple[str, ...] = (), limit: int = 50, **leads: str) -> Seen:
     """Two hosts whose ENIs have these secondary addresses, and Elastic IPs that lead to their addresses, or elsewhere."""
     enis = {
-        f"eni-{number}": Interface(f"eni-{number}", "vpc", SUBNET, f"i-{number}", (f"10.0.0.{number}", *addresses))
+        f"eni-{number}": Interface(
+            f"eni-{number}", "vpc", SUBNET, f"i-{number}", (f"10.0.0.{number}", *addresses), "", ()
+        )
         for number, addresses in ((1, first), (2, second))
     }
     holders = {address: eni for eni in enis.values() for address in eni.addresses}

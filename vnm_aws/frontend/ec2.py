@@ -72,13 +72,15 @@ class Instance(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """An ENI with its private addresses, the primary one first."""
+    """An ENI with its private addresses, the primary one first; `public_ip` leads to that one."""
 
     eni_id: str
     vpc_id: str
     subnet_id: str
     instance_id: str
     addresses: tuple[str, ...]
+    public_ip: str
+    groups: tuple[str, ...]
 
     @property
     def primary(self) -> str:
@@ -233,6 +235,15 @@ class Ec2:
             for item in self._describe("DescribeSubnets", _by_value("subnet-id", subnet_ids))
         }
 
+    def vpc_cidrs(self, vpc_ids: Collection[str]) -> list[str]:
+        """Read the IPv4 blocks of VPCs, the first and those added later."""
+        return [
+            block["CidrBlock"]
+            for item in self._describe("DescribeVpcs", _by_value("vpc-id", vpc_ids))
+            for block in item.get("CidrBlockAssociationSet", [])
+            if block["CidrBlockState"]["State"] == "associated"
+        ]
+
     def elastic_ip_quota(self) -> int:
         """Read how many Elastic IPs the account may have in the Region; 0 when EC2 does not say."""
         reply = self._call("DescribeAccountAttributes", AttributeNames=["vpc-max-elastic-ips"])
@@ -324,6 +335,8 @@ def _interface(item: dict[str, Any]) -> Interface:
         item.get("SubnetId", ""),
         item.get("Attachment", {}).get("InstanceId", ""),
         tuple(address["PrivateIpAddress"] for address in listed),
+        listed[0].get("Association", {}).get("PublicIp", "") if listed else "",
+        tuple(sorted(group["GroupId"] for group in item.get("Groups", []))),
     )
 
 

@@ -80,11 +80,12 @@ def _host_state(root: etree._Element) -> _Work | None:
 
     def greet(world: World, outcome: Outcome) -> None:
         """Tell a host that is back its peers: it may have been made anew and know none."""
-        from . import mesh
+        from . import mesh, peer_list
 
-        present = [member.host for member in mesh.members(world) if member.host.host_id == host.host_id]
+        present = [member for member in peer_list.hosts(world) if member.host_id == host.host_id]
         if present and world.oned.leads():
-            mesh.send(world, mesh.peers(world), present)
+            # Without EC2, which may be asked for hundreds of hosts at once: what the others have been told is enough.
+            mesh.send(world, peer_list.remembered(world), present)
 
     return greet
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import names
 from ..errors import AwsOvsError
+from ..overlay.tunnels import PeerList
 from . import mesh, pools, registration
 from .objects import AddressRange, Network
 from .validation import Validation
@@ -38,8 +39,8 @@ def host_lines(world: World) -> list[dict[str, Any]]:
     ]
 
 
-def peer_lines(world: World) -> list[dict[str, Any]]:
-    """List the hosts of the mesh, with what their own probes say."""
+def peer_lines(world: World, wanted: PeerList) -> list[dict[str, Any]]:
+    """List the hosts of the mesh, with what their own probes say, and whether they have a list."""
     return [
         {
             "ID": host.host_id,
@@ -53,7 +54,7 @@ def peer_lines(world: World) -> list[dict[str, Any]]:
             "STAT": _STATES.get(host.state, str(host.state)),
             "ERROR": host.template.get(names.HOST_ERROR) or "-",
         }
-        for host, vtep, told in mesh.members(world)
+        for host, vtep, told in mesh.members(world, wanted)
     ]
 
 

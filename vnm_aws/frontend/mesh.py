@@ -1,4 +1,4 @@
-"""Tell every host of the served clusters its peers, over ssh as oneadmin, in parallel with a limit.
+"""Tell every host of the served clusters the peer list, over ssh as oneadmin, in parallel with a limit.
 
 What each host was told last is kept in a file, so that only those are called for which something has changed; an unreachable one
 stays out of date there, and the next reconcile catches it up.
@@ -17,6 +17,7 @@ from ..addresses import ipv4
 from ..errors import AwsOvsError
 from ..names import MESH, VTEP
 from ..overlay.tunnels import Peer, PeerList, digest
+from . import peer_list
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World
@@ -35,43 +36,32 @@ class Member(NamedTuple):
     told: bool
 
 
-def peers(world: World) -> list[Peer]:
-    """List the peers: the hosts of the served clusters that have a VXLAN endpoint and whose instance lives."""
-    return sorted((Peer(host.name, host.template[VTEP]) for host in _hosts(world)), key=lambda peer: peer.name)
-
-
-def _hosts(world: World) -> list[Host]:
-    return [
-        host
-        for host in sorted(world.hosts, key=lambda host: host.host_id)
-        if host.cluster_id in world.served and host.template.get(VTEP) and not host.terminated
-    ]
-
-
-def members(world: World) -> list[Member]:
-    """List the hosts of the mesh, and whether they have the present peer list."""
-    told = _Told(world)
-    wanted = digest(PeerList(peers(world)))
-    return [Member(host, host.template[VTEP], told.get(host) == wanted) for host in _hosts(world)]
+def members(world: World, wanted: PeerList) -> list[Member]:
+    """List the hosts of the mesh, and whether they have a peer list."""
+    told, mark = _Told(world), digest(wanted)
+    return [Member(host, host.template[VTEP], told.get(host) == mark) for host in peer_list.hosts(world)]
 
 
 def plan(world: World, everybody: bool = False) -> Plan:
     """Plan the change that tells the hosts their peers; with `everybody` also those that know them already."""
-    result, wanted = Plan(), peers(world)
-    _check(result, wanted)
+    result = Plan()
+    wanted, result.incomplete = peer_list.present(world)
+    _check(result, wanted.peers)
     if result.problems:  # no host would accept the list
         return result
-    behind = [host for host, _, told in members(world) if (everybody or not told) and host.state != STATE_OFFLINE]
+    behind = [
+        host for host, _, told in members(world, wanted) if (everybody or not told) and host.state != STATE_OFFLINE
+    ]
     if behind:
         named = " ".join(host.name for host in behind[:10]) + (" …" if len(behind) > 10 else "")
-        target = f"{len(behind)} of {len(wanted)} hosts ({named})"
-        result.change(target, f"send the list of {len(wanted)} peers", send, world, wanted, behind)
+        target = f"{len(behind)} of {len(wanted.peers)} hosts ({named})"
+        result.change(target, f"send the list of {len(wanted.peers)} peers", send, world, wanted, behind)
     return result
 
 
-def _check(result: Plan, wanted: list[Peer]) -> None:
+def _check(result: Plan, peers: list[Peer]) -> None:
     by_vtep: dict[str, list[str]] = {}
-    for peer in wanted:
+    for peer in peers:
         by_vtep.setdefault(peer.vtep, []).append(peer.name)
         try:
             ipv4(peer.vtep, VTEP)
@@ -83,17 +73,17 @@ def _check(result: Plan, wanted: list[Peer]) -> None:
             result.problem(f"hosts {' '.join(names)}", what, "delete the host that is no more")
 
 
-def send(world: World, wanted: list[Peer], hosts: list[Host]) -> None:
+def send(world: World, wanted: PeerList, hosts: list[Host]) -> None:
     """Tell hosts the peer list.
 
     Raises:
         AwsOvsError: some did not take it; each is named with its reason.
     """
-    text = json.dumps({"peers": [peer._asdict() for peer in wanted]})
+    text = peer_list.document(wanted)
     with ThreadPoolExecutor(world.settings.ssh_parallel) as pool:
         reasons = list(pool.map(lambda host: _tell(host.name, text, world.settings.ssh_timeout), hosts))
     outcome = list(zip(hosts, reasons, strict=True))
-    _Told(world).note([host for host, reason in outcome if reason is None], digest(PeerList(wanted)))
+    _Told(world).note([host for host, reason in outcome if reason is None], wanted)
     failed = [f"{host.name}: {reason}" for host, reason in outcome if reason is not None]
     if failed:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
@@ -139,14 +129,15 @@ class _Told:
         reported = host.template.get(MESH, "")
         return reported if reported and time.time() - when > _PROBED_S else mark
 
-    def note(self, hosts: list[Host], mark: str) -> None:
+    def note(self, hosts: list[Host], wanted: PeerList) -> None:
         """Keep what hosts were told just now; another process may do the same for others."""
         settings = self._world.settings
         known = {_key(host) for host in self._world.hosts}
         with lock.held("noting peers", settings.lock_timeout, f"{settings.state_directory}/mesh.lock"):
             told = {key: value for key, value in self._read().items() if key in known}
-            told |= dict.fromkeys(map(_key, hosts), (mark, time.time()))
+            told |= dict.fromkeys(map(_key, hosts), (digest(wanted), time.time()))
             files.replace(self._path, json.dumps(dict(sorted(told.items()))))
+            peer_list.remember(self._world, wanted)
         self._told = told
 
 

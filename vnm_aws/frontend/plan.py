@@ -49,12 +49,14 @@ class Plan:
     Attributes:
         changes: what is to be done.
         problems: what is wrong, and is not changed.
+        incomplete: why a world could not be read, when there are changes that go without.
         foreseen: what changes will fail with if the world stays as it is; for a dry run, as the changes themselves say it.
     """
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.problems: list[Problem] = []
+        self.incomplete: AwsOvsError | None = None
         self.foreseen: list[Problem] = []
 
     def change(self, target: str, text: str, do: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs) -> None:

@@ -67,6 +67,7 @@ def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
             raise AwsOvsError(f"network {name} is not an Elastic IP pool that is ready", "see 'oneaws eip list'")
     yield from [stage for key, stage in stages.items() if not names or key in wanted]
     yield _FREE
+    yield _MESH  # every host knows the private addresses of the ranges
 
 
 def of_network(world: World, network_id: int) -> Iterator[Stage]:
@@ -108,6 +109,8 @@ def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:
             except AwsOvsError as error:
                 outcome.error(stage.name, error)
             else:
+                if plan.incomplete:
+                    outcome.error(stage.name, plan.incomplete)
                 if outcome.carry_out(stage.name, plan):
                     world.forget(*stage.changes)
     except AwsOvsError as error:  # which stages there are is not known

@@ -103,10 +103,20 @@ class World:
         return {instance.instance_id: instance for instance in instances}
 
     @cached_property
+    def _vpc_ids(self) -> set[str]:
+        if self.settings.vpc_id:
+            return {self.settings.vpc_id}
+        return {instance.vpc_id for instance in self.instances.values() if instance.vpc_id}
+
+    @cached_property
+    def vpc_cidrs(self) -> Sequence[str]:
+        """Read the CIDR blocks of the VPC."""
+        return self.ec2.vpc_cidrs(self._vpc_ids)
+
+    @cached_property
     def interfaces(self) -> Mapping[str, Interface]:
         """Read all ENIs of the VPC, by id."""
-        vpcs = {instance.vpc_id for instance in self.instances.values() if instance.vpc_id}
-        return self.ec2.interfaces({self.settings.vpc_id} if self.settings.vpc_id else vpcs)
+        return self.ec2.interfaces(self._vpc_ids)
 
     @cached_property
     def elastic_ips(self) -> Mapping[str, ElasticIp]:

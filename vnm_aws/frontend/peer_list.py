@@ -1,0 +1,100 @@
+"""Compose the list that every host gets: its peers, and which addresses of the VPC are whose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from .. import files
+from ..addresses import ip_to_int, ipv4
+from ..errors import AwsOvsError
+from ..names import INSTANCE_ID, PRIVATE_IP, VTEP
+from ..overlay import tunnels
+from ..overlay.tunnels import Peer, PeerList
+from .ec2 import Interface
+from .objects import Host
+from .world import World
+
+
+def hosts(world: World) -> list[Host]:
+    """List the hosts of the mesh: those of the served clusters that have a VXLAN endpoint and whose instance lives."""
+    return [
+        host
+        for host in sorted(world.hosts, key=lambda host: host.host_id)
+        if host.cluster_id in world.served and host.template.get(VTEP) and not host.terminated
+    ]
+
+
+def _peers(world: World) -> list[Peer]:
+    return sorted((Peer(host.name, host.template[VTEP]) for host in hosts(world)), key=lambda peer: peer.name)
+
+
+def present(world: World) -> tuple[PeerList, AwsOvsError | None]:
+    """Compose the list that hosts should have; while EC2 cannot be read, of what it said last, with the reason."""
+    try:
+        return _compose(world), None
+    except AwsOvsError as error:
+        return remembered(world), error
+
+
+def _compose(world: World) -> PeerList:
+    instances = {host.template.get(INSTANCE_ID) for host in hosts(world)} - {None}
+    if instances and not world.vpc_cidrs:
+        what = f"EC2 shows no VPC of the hosts, nor an instance that matches {world.settings.host_filter}"
+        raise AwsOvsError(what, "correct region, vpc_id or host_filter in the settings")
+    peers = _peers(world)
+    own = [eni for eni in world.interfaces.values() if eni.instance_id in instances]
+    nodes = {address for eni in own for address in (eni.primary, eni.public_ip) if address}
+    endpoints = {peer.vtep for peer in peers}
+    private_ips = {address for address in _of_ranges(world) if _may_be_of_vms(world, address)}
+    return PeerList(
+        peers,
+        tuple(sorted(world.vpc_cidrs)),
+        _sorted(nodes - endpoints),
+        _sorted(private_ips - nodes - endpoints),
+    )
+
+
+def _sorted(addresses: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(addresses, key=ip_to_int))
+
+
+def _of_ranges(world: World) -> Iterator[str]:
+    """List AWS_PRIVATE_IP of all address ranges; a host would refuse the whole list for a text that is no address."""
+    for network in world.networks:
+        for item in network.ranges if network.ours else ():
+            try:
+                yield ipv4(item.attributes.get(PRIVATE_IP, ""), PRIVATE_IP)
+            except AwsOvsError:
+                continue  # `oneaws vnet check` names it
+
+
+def _may_be_of_vms(world: World, address: str) -> bool:
+    """Say whether a VM may have a private address: it is free, or a secondary one of a host."""
+    eni: Interface | None = world.eni_of_address.get(address)
+    return eni is None or (eni.eni_id in world.host_of_eni and eni.primary != address)
+
+
+def remembered(world: World) -> PeerList:
+    """Compose the list without EC2: of its part, the last list that was sent tells."""
+    peers, private_ips = _peers(world), {*_of_ranges(world)}
+    try:
+        last = tunnels.load(_path(world))
+    except (AwsOvsError, OSError):
+        last = PeerList([])
+    known = private_ips & {*last.private_ips} if last.peers else private_ips - {peer.vtep for peer in peers}
+    return PeerList(peers, last.vpc_cidrs, last.node_addresses, _sorted(known))
+
+
+def document(peer_list: PeerList) -> str:
+    """Write a list as a host reads it."""
+    return json.dumps({**peer_list._asdict(), "peers": [peer._asdict() for peer in peer_list.peers]})
+
+
+def remember(world: World, peer_list: PeerList) -> None:
+    """Keep a list that is sent."""
+    files.replace(_path(world), document(peer_list))
+
+
+def _path(world: World) -> str:
+    return f"{world.settings.state_directory}/peers.json"
