@@ -52,6 +52,9 @@ HOST_MTU, HOST_VERSION, HOST_ERROR = "AWS_OVS_GUEST_MTU", "AWS_OVS_VERSION", "AW
 POOL = "AWS_EIP_POOL"
 """The tags of the Elastic IPs of a network that is a pool."""
 
+NETWORK_PROBLEM = HOST_ERROR
+"""What is wrong with a network, for people. The front-end writes it, and empties it when all is right."""
+
 # Of an address range, and of a NIC or alias that has an address of it.
 ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP = "AWS_ALLOCATION_ID", "EXTERNAL_IP", "AWS_PRIVATE_IP"
 

@@ -12,6 +12,7 @@ import pytest
 
 from vnm_aws import lock
 from vnm_aws.frontend.objects import STATE_DISABLED, STATE_ERROR, STATE_MONITORED, STATE_OFFLINE
+from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import POOL, RECORDINGS, Cloud
 
@@ -23,6 +24,7 @@ EVENTS = {
     "one.host.allocate": "host_allocate",
     "one.host.delete": "host_delete",
     "one.vn.add_ar": "vnet_add_ar",
+    "one.vn.update": "vnet_update",
     "vm-running": "vm_running",
 }
 """Which hook gets which recorded document."""
@@ -99,6 +101,15 @@ UNCONCERNED = {
     "a network of another driver": ("net-ready", [("aws_ovs", "bridge")]),
     "a range without addresses in AWS": ("one.vn.add_ar", []),
     "a range of no network": ("one.vn.add_ar", [("EXTERNAL_IP=", "AWS_PRIVATE_IP="), ("<VALUE>4<", "<VALUE>x<")]),
+    "a range that somebody without the right tried to add": (
+        "one.vn.add_ar",
+        [("EXTERNAL_IP=", "AWS_PRIVATE_IP="), ("<RESULT>1<", "<RESULT>0<")],
+    ),
+    "an update that failed": ("one.vn.update", [("<RESULT>1<", "<RESULT>0<")]),
+    "what the driver says on a network": (
+        "one.vn.update",
+        [('AWS_EIP_POOL="tag:Pool=web"', 'AWS_OVS_ERROR="VLAN_ID 1 of \\"x\\" = y"')],
+    ),
     "a call that failed": ("one.host.allocate", [("EXTRA>", "NOTHING>")]),
 }
 
@@ -225,6 +236,40 @@ def test_a_range_of_an_elastic_ip_added_by_hand_becomes_true(cloud: Cloud) -> No
     assert cloud.leads_to(eip.public_ip) == (h1.eni_id, "10.0.0.77")
 
 
+def updated(vnet_id: int, text: str) -> bytes:
+    """What the hook gets after `onevnet update`."""
+    return recorded(
+        "one.vn.update", ("<VALUE>5</VALUE>", f"<VALUE>{vnet_id}</VALUE>"), ('AWS_EIP_POOL="tag:Pool=web"', text)
+    )
+
+
+@pytest.mark.parametrize("text", ['VLAN_ID="100"', 'AWS_OVS_ERROR="" VLAN_ID="100"', 'AWS_OVS_ERROR=""\nVLAN_ID="100"'])
+def test_a_network_that_is_put_onto_the_vni_of_another_says_so_at_once_on_both(cloud: Cloud, text: str) -> None:
+    hosted(cloud, "h1")  # network blue has VLAN_ID 100
+    green = cloud.add_network("green", VLAN_ID="200")
+    Client().update_network(green, {"VLAN_ID": "100"})
+    done = cloud.hook("vnet_update", updated(green, text))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "aws_ovs: network green: VLAN_ID 100 is the VNI of network 0 (blue) on bridge brblue already"
+    )
+    said = {network.name: network.template["AWS_OVS_ERROR"] for network in Client().networks()}
+    assert said["green"].startswith("VLAN_ID 100 is the VNI of network 0 (blue) on bridge brblue already; ")
+    assert said["blue"].startswith("VLAN_ID 100 is the VNI of network 1 (green) on bridge brgreen already; ")
+    Client().update_network(green, {"VLAN_ID": "200"})
+    assert cloud.hook("vnet_update", updated(green, 'VLAN_ID="200"')).returncode == 0
+    assert {network.template["AWS_OVS_ERROR"] for network in Client().networks()} == {""}
+
+
+def test_an_update_of_a_network_of_another_driver_changes_nothing(cloud: Cloud) -> None:
+    hosted(cloud, "h1")
+    other = cloud.oned.add_vnet('NAME="other" VN_MAD="bridge" BRIDGE="br0" VLAN_ID="100"')
+    cloud.forget_calls()
+    assert cloud.hook("vnet_update", updated(other, 'VLAN_ID="100"')).returncode == 0
+    assert (cloud.mutating_calls(), cloud.ec2.calls()) == ([], [])
+
+
 def test_a_range_added_while_somebody_is_at_work_is_left_to_that(cloud: Cloud) -> None:
     with lock.held("the test", 1, str(cloud.directory / "state/lock")):
         done = cloud.hook("vnet_add_ar", added_range(0, 'AR=[ AWS_PRIVATE_IP="10.0.0.99" ]'))
@@ -260,6 +305,7 @@ def test_a_front_end_that_follows_another_does_nothing(cloud: Cloud) -> None:
         ("host_allocate", recorded("one.host.allocate")),
         ("vnet_ready", cloud.oned.document("VNET", pool)),
         ("vnet_add_ar", added_range(pool, 'AR=[ AWS_PRIVATE_IP="10.0.0.99" ]')),
+        ("vnet_update", updated(pool, 'VLAN_ID="100"')),
         ("host_delete", deleted(cloud, "h1")),
     ]
     for done in cloud.together(*(lambda one=one: cloud.hook(*one) for one in events)):

@@ -23,6 +23,7 @@ from tests.world.ec2.region import Ec2World
 from tests.world.oned.server import Oned
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.frontend.objects import STATE_DISABLED
+from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import Cloud
 from .mixed import EIPS, PEERS, Document, assert_at_rest, assert_safe, end_state, mixed
@@ -298,6 +299,38 @@ def test_a_dry_run_changes_nothing_and_waits_for_nobody(cloud: Cloud) -> None:
         assert json.loads(cloud.oneaws("reconcile", "--dry-run", "--json").stdout) == printed
     assert (cloud.mutating_calls(), cloud.ssh_calls()) == ([], [])
     assert cloud.everything() == before
+
+
+def test_networks_say_what_is_wrong_with_them_until_it_is_right(cloud: Cloud) -> None:
+    cloud.add_network("blue", VLAN_ID="100")
+    green = cloud.add_network("green", VLAN_ID="200", NETWORK_ADDRESS="192.168.0.0", NETWORK_MASK="255.255.255.0")
+    cloud.add_network("other", VN_MAD="bridge", BRIDGE="br0", VLAN_ID="100", MTU="1")
+    assert cloud.reconcile()["changes"] == []
+    Client().update_network(green, {"VLAN_ID": "100", "GATEWAY": "10.0.0.1", "BRIDGE": 'br"0'})
+    (blue_said, green_said) = cloud.reconcile()["changes"]
+    assert (blue_said["target"], green_said["target"]) == ("network blue", "network green")
+    assert blue_said["change"].startswith("set AWS_OVS_ERROR: VLAN_ID 100 is the VNI of network 1 (green)")
+    text = cloud.network(green).template["AWS_OVS_ERROR"]
+    for part in (
+        "BRIDGE 'br\"0' is not a device name; ",
+        "VLAN_ID 100 is the VNI of network 0 (blue)",
+        "GATEWAY 10.0.0.1",
+    ):
+        assert part in text
+    assert cloud.reconcile()["changes"] == [], "it is written once"
+    names = [
+        line["CHECK"] for line in json.loads(cloud.oneaws("check", "--json", code=1).stdout) if line["STATUS"] != "ok"
+    ]
+    assert {"network blue", "network green"} <= {*names}
+    Client().update_network(green, {"VLAN_ID": "200", "GATEWAY": "", "BRIDGE": "brgreen"})
+    assert [change["change"] for change in cloud.reconcile()["changes"]] == ["empty AWS_OVS_ERROR"] * 2
+    assert_at_rest(cloud)
+
+
+def test_a_network_that_is_being_created_or_failed_is_not_written_to(cloud: Cloud) -> None:
+    cloud.add_network("blue", VLAN_ID="0", ready=False)
+    cloud.oned.fail_vnet_create(cloud.add_network("green", ready=False, VLAN_ID="0"), "no")
+    assert cloud.reconcile()["changes"] == []
 
 
 def test_without_oned_it_says_so_and_leaves_ec2_alone(cloud: Cloud) -> None:

@@ -13,7 +13,7 @@ from vnm_aws.frontend.oned import Oned as Client
 from .cloud import RECORDINGS, Cloud
 
 TEMPLATES = sorted((Path(__file__).parents[2] / "share/hooks").glob("*.hook"))
-NAMES = [f"aws_ovs-{path.stem}" for path in TEMPLATES]
+NAMES = sorted(f"aws_ovs-{path.stem}" for path in TEMPLATES)
 FOREIGN = 14
 """Hooks of others in the recording."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lxml import etree
 
 from ..journal import ERROR, INFO, explain, log
-from ..names import INSTANCE_ID, VTEP
+from ..names import INSTANCE_ID, NETWORK_PROBLEM, VTEP
 from . import objects
 
 if TYPE_CHECKING:
@@ -130,14 +130,44 @@ def _vnet_ready(root: etree._Element) -> _Work | None:
     return work
 
 
-def _vnet_add_ar(root: etree._Element) -> _Work | None:
+def _changed(root: etree._Element) -> tuple[str, str]:
+    """Read which network a call changed, and with what text; of a call that failed, which anybody can make, nothing."""
     values = {
         item.findtext("POSITION"): item.findtext("VALUE") or ""
         for item in root.iterfind("PARAMETERS/PARAMETER")
-        if item.findtext("TYPE") == "IN"
+        if item.findtext("TYPE") == "IN" and root.findtext("RESULT") == "1"
     }
-    network_id, text = values.get("2", ""), values.get("3", "")
-    if "AWS_" not in text or not network_id.isdecimal():
+    network_id = values.get("2", "")
+    return (network_id, values.get("3", "")) if network_id.isdecimal() else ("", "")
+
+
+def _vnet_update(root: etree._Element) -> _Work | None:
+    network_id, text = _changed(root)
+    quotes = text.replace('\\"', "").count('"')
+    if not network_id or (text.startswith(f'{NETWORK_PROBLEM}="') and text.endswith('"') and quotes == 2):
+        return None  # the latter is what this half writes itself
+
+    def work(world: World, outcome: Outcome) -> None:
+        """Say on the network, and on those that it is in the way of now, what is wrong."""
+        from . import reconcile
+        from .oned import NotFoundError
+
+        try:
+            if not world.oned.network(int(network_id)).ours:
+                return
+        except NotFoundError:
+            return
+        with reconcile.turn(world, f"a hook for network {network_id}", f"network-{network_id}") as our_turn:
+            if our_turn:
+                reconcile.check_network(world, int(network_id), outcome)
+                reconcile.carry_out(world, reconcile.of_network(world, int(network_id)), outcome)
+
+    return work
+
+
+def _vnet_add_ar(root: etree._Element) -> _Work | None:
+    network_id, text = _changed(root)
+    if "AWS_" not in text and "VLAN_ID" not in text and "BRIDGE" not in text:
         return None
 
     def work(world: World, outcome: Outcome) -> None:
@@ -160,4 +190,5 @@ _EVENTS: dict[str, Callable[[etree._Element], _Work | None]] = {
     "host_delete": _host_delete,
     "vnet_ready": _vnet_ready,
     "vnet_add_ar": _vnet_add_ar,
+    "vnet_update": _vnet_update,
 }

@@ -160,6 +160,10 @@ class Oned:
         """Read a network, leases included."""
         return objects.read_network(self._call("vn.info", network_id))
 
+    def update_network(self, network_id: int, values: Mapping[str, str]) -> None:
+        """Add or replace attributes of a network; the others stay."""
+        self._change("vn.update", network_id, template(values), _APPEND)
+
     def add_range(self, network_id: int, values: Mapping[str, str]) -> None:
         """Add an address range."""
         self._change("vn.add_ar", network_id, range_template(values))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from . import hosts, mesh, pools
+from . import hosts, mesh, network_problems, pools
 from .follow import plans
 from .plan import Outcome, Plan
 from .validation import Validation
@@ -37,6 +37,7 @@ def _pools(world: World) -> dict[int, Stage]:
 _HOSTS = Stage("hosts", hosts.plan, (Part.HOSTS,))
 _FREE = Stage("free addresses", hosts.plan_free, (Part.HOSTS,))
 _FOLLOW = Stage("addresses", plans.plan, (Part.VMS, Part.ADDRESSES))
+_NETWORKS = Stage("networks", network_problems.plan)
 _MESH = Stage("mesh", mesh.plan)
 
 
@@ -46,6 +47,7 @@ def everything(world: World) -> Iterator[Stage]:
     yield from _pools(world).values()
     yield _FOLLOW
     yield _FREE
+    yield _NETWORKS
     yield _MESH
 
 
@@ -71,11 +73,11 @@ def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
 
 
 def of_network(world: World, network_id: int) -> Iterator[Stage]:
-    """List the stages for a new network, or for new ranges of one."""
+    """List the stages for a network that is new or was changed, and the others that it may be in the way of."""
     stage = _pools(world).get(network_id)
     if stage is not None:
         yield from (stage, _FREE)
-    yield _MESH
+    yield from (_NETWORKS, _MESH)
 
 
 def check_network(world: World, network_id: int, outcome: Outcome) -> None:
