@@ -5,6 +5,7 @@ The rooms in their order: each imports only those of lines before its own, see t
     errors, names, table
     addresses, files, journal, processes
     lock, mtu
+    document
     config, vm
     overlay, underlay
     driver, frontend

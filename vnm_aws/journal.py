@@ -6,7 +6,7 @@ import syslog
 
 from .errors import AwsOvsError
 
-ERROR, INFO = syslog.LOG_ERR, syslog.LOG_INFO
+ERROR, WARNING, INFO = syslog.LOG_ERR, syslog.LOG_WARNING, syslog.LOG_INFO
 
 
 def log(priority: int, line: str) -> None:

@@ -1,26 +1,18 @@
-"""Read the VM that OpenNebula describes to a network driver from its XML into typed values.
-
-The document that `pre`, `post` and `clean` get keeps every element in a parent of its own (many sibling TEMPLATE),
-the one for `update_sg` and `update_nic` may be whole; reading all TEMPLATE children serves both. The text is
-untrusted: it is limited in size, may not declare entities, and every value is checked before anything uses it.
-"""
+"""Read the VM that OpenNebula describes to a network driver into typed values, all of which are checked."""
 
 from __future__ import annotations
 
-import binascii
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lxml import etree
 
-from . import addresses, mtu
+from . import addresses, document, mtu
+from .document import Fields
 from .errors import AwsOvsError
 from .names import PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
 
 DRIVER = "aws_ovs"
-SIZE_LIMIT = 8 * 1024 * 1024
-"""Bytes of XML; a VM with 50 NICs and 10,000 security group rules needs 4 MiB."""
-
 MAX_VNI = 0xFFFFFF
 _ANYWHERE = "0.0.0.0/0"
 _MOST_PREFIXES = 64
@@ -87,13 +79,20 @@ class Nic(NamedTuple):
 
 
 class Vm(NamedTuple):
-    """Hold what a driver action needs to know of a VM."""
+    """Hold what a driver action needs to know of a VM.
+
+    Attributes:
+        attaching: whether the action concerns one NIC, alias or other element only; it may be none of `nics`.
+        passthrough: the PCI devices, among what the action is about, that are to be NICs of the driver's networks.
+        foreign_targets: ports that NICs of other drivers name otherwise than OpenNebula does.
+    """
 
     vm_id: int
     hostname: str
     nics: tuple[Nic, ...]
     attaching: bool
-    """Whether the action concerns one NIC or alias only; it may be none of `nics`."""
+    passthrough: tuple[str, ...] = ()
+    foreign_targets: tuple[str, ...] = ()
 
     @property
     def concerned(self) -> tuple[Nic, ...]:
@@ -102,53 +101,111 @@ class Vm(NamedTuple):
             return self.nics
         return tuple(nic for nic in self.nics if nic.attach or any(alias.attach for alias in nic.aliases))
 
+    @property
+    def concerned_ids(self) -> tuple[int, ...]:
+        """List the NIC_IDs of those."""
+        return tuple(nic.nic_id for nic in self.concerned)
 
-def decode(stdin: bytes) -> bytes:
-    """Decode the XML that OpenNebula sends on stdin.
+
+class LeavingAlias(NamedTuple):
+    """Tell what a detached alias had, as text: its parent's NIC_ID, and the addresses that it gave to it."""
+
+    parent_id: str
+    ip: str
+    private_ip: str
+
+
+class Leaving(NamedTuple):
+    """Hold what can be read of a VM of which something ends, or all: its ID, and which elements are marked.
+
+    Attributes:
+        attaching: whether one element ends, and not the VM.
+        nic_ids: the NICs that end.
+        aliases: the aliases that end.
+        vm: all of it, when all can be read.
+        trouble: why not.
+    """
+
+    vm_id: int
+    attaching: bool
+    nic_ids: tuple[int, ...]
+    aliases: tuple[LeavingAlias, ...]
+    vm: Vm | None
+    trouble: str
+
+    @property
+    def concerned_ids(self) -> tuple[int, ...]:
+        """List the NIC_IDs that the action is about, as far as they can be read."""
+        return self.vm.concerned_ids if self.vm else self.nic_ids
+
+
+def port_name(vm_id: int, nic_id: int | str) -> str:
+    """Name the port of a NIC, as OpenNebula does unless a user has written a TARGET."""
+    return f"one-{vm_id}-{nic_id}"
+
+
+def parse(text: bytes) -> Vm:
+    """Read the VM that an XML document describes.
 
     Raises:
-        AwsOvsError: it is too large or not base64.
+        AwsOvsError: it is no VM, lacks what is needed, or holds a bad value.
     """
-    if len(stdin) > SIZE_LIMIT * 4 // 3 + 4:
-        raise AwsOvsError(f"the VM document on stdin is larger than {SIZE_LIMIT} bytes", "reduce the VM's template")
-    try:
-        return binascii.a2b_base64(b"".join(stdin.split()), strict_mode=True)
-    except binascii.Error as error:
-        what = f"the VM document on stdin is not base64 ({str(error).lower()})"
-        raise AwsOvsError(what, "send what OpenNebula sends") from None
+    root = document.tree(text)
+    return _vm(root, document.attached(root))
 
 
-def parse(document: bytes) -> Vm:
-    """Read the VM that an XML document describes, in either of OpenNebula's shapes.
+def parse_whole(text: bytes) -> Vm:
+    """Read a VM that is to be written anew as a whole, whatever is being attached to it meanwhile.
 
     Raises:
-        AwsOvsError: it is not well-formed, has a document type, lacks what is needed, or holds a bad value.
+        AwsOvsError: as `parse`.
     """
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
-    )
+    return _vm(document.tree(text), [])
+
+
+def parse_leaving(text: bytes) -> Leaving:
+    """Read what ends of a VM. What is wrong with the rest of the document is no reason to keep it.
+
+    Raises:
+        AwsOvsError: the VM's ID cannot be read.
+    """
+    root = document.tree(text)
+    vm_id, attached = document.vm_id(root), document.attached(root)
+    vm, trouble = None, ""
     try:
-        root = etree.fromstring(document, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise AwsOvsError(f"the VM document is not well-formed XML ({str(error)[:100]})", "send it whole") from None
-    info: Any = root.getroottree().docinfo
-    if info.doctype:
-        raise AwsOvsError("the VM document declares a document type, which OpenNebula never does", "send plain XML")
-    if root.tag != "VM":
-        raise AwsOvsError(f"the document is a {addresses.shown(str(root.tag))}, not a VM", "send what OpenNebula sends")
-    vm_id = addresses.number(root.findtext("ID") or "", "the VM's ID", 0, 2**31 - 1)
+        vm = _vm(root, attached)
+    except AwsOvsError as error:
+        trouble = str(error)
+    numbers = [dict(document.texts(element)).get("NIC_ID", "") for element in attached if element.tag == "NIC"]
+    nic_ids = tuple(int(number) for number in numbers if number.isdecimal() and len(number) < 6)
+    aliases = (dict(document.texts(element)) for element in attached if element.tag == "NIC_ALIAS")
+    return Leaving(vm_id, bool(attached), nic_ids, tuple(map(_leaving_alias, aliases)), vm, trouble)
+
+
+def _leaving_alias(texts: dict[str, str]) -> LeavingAlias:
+    ip = "" if texts.get("EXTERNAL", "").upper() == "YES" else texts.get("IP", "")
+    return LeavingAlias(texts.get("PARENT_ID", ""), ip, texts.get(PRIVATE_IP, ""))
+
+
+def _vm(root: etree._Element, attached: list[etree._Element]) -> Vm:
+    vm_id = document.vm_id(root)
     hostnames = [element.text or "" for element in root.iterfind("HISTORY_RECORDS/HISTORY/HOSTNAME")]
-    marks = (*root.iterfind("TEMPLATE/NIC/ATTACH"), *root.iterfind("TEMPLATE/NIC_ALIAS/ATTACH"))
-    attaching = any((mark.text or "").strip().upper() == "YES" for mark in marks)
-    return Vm(vm_id, hostnames[-1] if hostnames else "", _nics(root), attaching)
-
-
-def enabled(text: str, what: str, default: bool) -> bool:
-    """Read YES or NO; `default` for an empty text."""
-    word = text.upper()
-    if word not in ("", "YES", "NO"):
-        raise AwsOvsError(f"{what} {addresses.shown(word)} is neither YES nor NO", "set one of them")
-    return word == "YES" if word else default
+    cards = [element for element in root.iterfind("TEMPLATE/PCI") if _is_passthrough(element)]
+    passthrough = tuple(Fields(card).name for card in cards if not attached or card in attached)
+    nics = [_NicFields(element) for element in root.iterfind("TEMPLATE/NIC")]
+    aliases = [_NicFields(element) for element in root.iterfind("TEMPLATE/NIC_ALIAS")]
+    ours = [nic for nic in nics if nic.driver == DRIVER]
+    if not ours and not any(alias.driver == DRIVER for alias in aliases) and not attached and not cards:
+        raise AwsOvsError(f"the VM document has no NIC with VN_MAD {DRIVER}", "check the VN_MAD of its networks")
+    targets = {nic.text("TARGET"): port_name(vm_id, nic.text("NIC_ID")) for nic in nics if nic.driver != DRIVER}
+    return Vm(
+        vm_id,
+        hostnames[-1] if hostnames else "",
+        _nics(vm_id, nics, aliases, _context_mtus(root)),
+        bool(attached),
+        passthrough,
+        tuple(target for target, own in targets.items() if target not in ("", own)),
+    )
 
 
 def vpc_access(text: str, what: str) -> tuple[str, ...]:
@@ -165,28 +222,41 @@ def vpc_access(text: str, what: str) -> tuple[str, ...]:
     return tuple(str(addresses.Prefix(prefix, what)) for prefix in prefixes)
 
 
-class _Fields:
-    """Give the child elements of a NIC or NIC_ALIAS as stripped text, and the name of the element for errors."""
+def _is_passthrough(element: etree._Element) -> bool:
+    """Tell whether a PCI device is to be a NIC of a network of the driver."""
+    texts = dict(document.texts(element))
+    return texts.get("TYPE", "").upper() == "NIC" and texts.get("VN_MAD") == DRIVER
+
+
+class _NicFields(Fields):
+    """Give what a NIC or NIC_ALIAS has, as checked values.
+
+    Attributes:
+        driver: whose it is. OpenNebula gives a NIC of NETWORK_MODE DUMMY no network: what it has is a user's text.
+    """
 
     def __init__(self, element: etree._Element) -> None:
-        self._texts: dict[str, str] = {}
-        for child in element:
-            if isinstance(child.tag, str) and child.tag in self._texts:
-                raise AwsOvsError(f"a {element.tag} has {child.tag} twice", "give it once")
-            self._texts[str(child.tag)] = (child.text or "").strip()
-        self.name = f"{element.tag} {addresses.shown(self.text('NIC_ID'))[1:-1]}"
+        super().__init__(element)
+        self.driver = "" if self.text("NETWORK_MODE").upper() == "DUMMY" else self.text("VN_MAD")
 
-    def text(self, key: str) -> str:
-        return self._texts.get(key, "")
+    def target(self, vm_id: int) -> str:
+        """Read TARGET, which may be no port but the NIC's own: the hypervisor removes a port that is in its way."""
+        target = addresses.device_name(self.text("TARGET"), self.what("TARGET"))
+        own = port_name(vm_id, self.number("NIC_ID", 0, 65535))
+        if target != own:
+            what = f"{self.what('TARGET')} {target} is not {own}, the name of the NIC's own port"
+            raise AwsOvsError(what, "detach the NIC and attach it again without TARGET")
+        return target
 
-    def what(self, key: str) -> str:
-        return f"{self.name}: {key}"
+    def ip6(self) -> tuple[str, ...]:
+        """Read the IPv6 addresses of a lease. A NIC that only floats has none: what it has is a user's text."""
+        keys = () if self.floats else ("IP6", "IP6_LINK", "IP6_ULA", "IP6_GLOBAL")
+        return tuple(addresses.ipv6(self.text(key), self.what(key)) for key in keys if self.text(key))
 
-    def number(self, key: str, low: int, high: int) -> int:
-        return addresses.number(self.text(key), self.what(key), low, high)
-
-    def address(self, key: str) -> str | None:
-        return addresses.ipv4(self.text(key), self.what(key)) if self.text(key) else None
+    @property
+    def floats(self) -> bool:
+        """Tell whether OpenNebula gave it no address, because it is to have but the floating one of a virtual router."""
+        return self.text("FLOATING_IP").upper() == self.text("FLOATING_ONLY").upper() == "YES"
 
     def private_ip(self, inside: str | None) -> str | None:
         """Read AWS_PRIVATE_IP, which needs the guest address `inside` to lead to."""
@@ -195,9 +265,6 @@ class _Fields:
             what = f"{self.what(PRIVATE_IP)} {address} needs an IP of the VM"
             raise AwsOvsError(what, "use an IP4 address range")
         return address
-
-    def enabled(self, key: str, default: bool) -> bool:
-        return enabled(self.text(key), self.what(key), default)
 
     def vpc_access(self) -> tuple[str, ...]:
         return vpc_access(self.text(VPC_ACCESS), self.what(VPC_ACCESS))
@@ -230,15 +297,12 @@ class _Fields:
         return PortRange(low, first, high - low + 1)
 
 
-def _nics(root: etree._Element) -> tuple[Nic, ...]:
-    fields = [_Fields(element) for element in root.iterfind("TEMPLATE/NIC")]
-    aliases = [_Fields(element) for element in root.iterfind("TEMPLATE/NIC_ALIAS")]
-    ours = [nic for nic in fields if nic.text("VN_MAD") == DRIVER]
-    our_aliases = [alias for alias in aliases if alias.text("VN_MAD") == DRIVER]
-    if not ours and not our_aliases:
-        raise AwsOvsError(f"the VM document has no NIC with VN_MAD {DRIVER}", "check the VN_MAD of its networks")
-    drivers = {nic.text("NIC_ID"): nic.text("VN_MAD") for nic in fields}
-    for alias in our_aliases:
+def _nics(
+    vm_id: int, fields: list[_NicFields], aliases: list[_NicFields], guest_mtus: dict[str, str]
+) -> tuple[Nic, ...]:
+    ours = [nic for nic in fields if nic.driver == DRIVER]
+    drivers = {nic.text("NIC_ID"): nic.driver for nic in fields}
+    for alias in [alias for alias in aliases if alias.driver == DRIVER]:
         parent = alias.text("PARENT_ID")
         if parent not in drivers:
             what = f"{alias.what('PARENT_ID')} {addresses.shown(parent)} is no NIC of the VM"
@@ -247,14 +311,12 @@ def _nics(root: etree._Element) -> tuple[Nic, ...]:
             what = f"{alias.name} needs the Elastic IP mapping of {DRIVER}, but its parent NIC {parent}"
             other = addresses.shown(drivers[parent])
             raise AwsOvsError(f"{what} belongs to driver {other}", f"attach it to a NIC of {DRIVER}")
-    mtus = _context_mtus(root)
+    _refuse_twice("NIC_ID", [nic.text("NIC_ID") for nic in ours])
     nics = tuple(
-        _nic(nic, [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")], mtus) for nic in ours
+        _nic(vm_id, nic, [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")], guest_mtus)
+        for nic in ours
     )
-    _refuse_twice("NIC_ID", [str(nic.nic_id) for nic in nics])
-    _refuse_twice("TARGET", [nic.target for nic in nics])
-    mapped = [ip for nic in nics for ip, ports in nic.private_addresses() if ip and not ports]
-    _refuse_twice(PRIVATE_IP, mapped)
+    _refuse_twice(PRIVATE_IP, [ip for nic in nics for ip, ports in nic.private_addresses() if ip and not ports])
     return nics
 
 
@@ -273,7 +335,7 @@ def _context_mtus(root: etree._Element) -> dict[str, str]:
     }
 
 
-def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) -> Nic:
+def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: dict[str, str]) -> Nic:
     ip = fields.address("IP")
     gateway = fields.address("GATEWAY")
     if gateway and gateway == ip:
@@ -284,22 +346,18 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
     mtus = [mtu.parse(text, what) for text, what in texts if text]
     return Nic(
         nic_id=fields.number("NIC_ID", 0, 65535),
-        target=addresses.device_name(fields.text("TARGET"), fields.what("TARGET")),
+        target=fields.target(vm_id),
         bridge=addresses.device_name(fields.text("BRIDGE"), fields.what("BRIDGE")),
         vlan_id=fields.number("VLAN_ID", 1, MAX_VNI) if fields.text("VLAN_ID") else None,
         network_id=fields.number("NETWORK_ID", 0, 2**31 - 1),
         mac=addresses.mac(fields.text("MAC"), fields.what("MAC")),
         ip=ip,
-        ip6=tuple(
-            addresses.ipv6(fields.text(key), fields.what(key))
-            for key in ("IP6", "IP6_LINK", "IP6_ULA", "IP6_GLOBAL")
-            if fields.text(key)
-        ),
+        ip6=fields.ip6(),
         gateway=gateway,
         mtu=max(mtus) if mtus else None,
         filter_mac=fields.enabled("FILTER_MAC_SPOOFING", True),
         # A NIC of an Ethernet address range has no IP that could be told from a false one.
-        filter_ip=fields.enabled("FILTER_IP_SPOOFING", ip is not None),
+        filter_ip=fields.enabled("FILTER_IP_SPOOFING", ip is not None or fields.floats),
         private_ip=private_ip,
         ports=fields.ports() if private_ip else None,
         attach=fields.enabled("ATTACH", False),
@@ -310,10 +368,10 @@ def _nic(fields: _Fields, aliases: list[_Fields], guest_mtus: dict[str, str]) ->
     )
 
 
-def _alias(fields: _Fields, parent_ip: str | None) -> Alias:
+def _alias(fields: _NicFields, parent_ip: str | None) -> Alias:
     external = fields.enabled("EXTERNAL", False)
     ip = fields.address("IP")
-    private_ip = fields.private_ip(parent_ip if external else ip) if fields.text("VN_MAD") == DRIVER else None
+    private_ip = fields.private_ip(parent_ip if external else ip) if fields.driver == DRIVER else None
     return Alias(
         nic_id=fields.number("NIC_ID", 0, 65535),
         ip=ip,

@@ -8,7 +8,7 @@ from tests.unit.documents import recorded, with_value
 from vnm_aws import vm
 from vnm_aws.addresses import Prefix
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay.guest_port import GuestPort, Mapping, SharedAddress, plan
+from vnm_aws.overlay.guest_port import GuestPort, Mapping, SharedAddress, plan, without
 from vnm_aws.vm import PortRange
 
 TRANSIT = Prefix("198.18.0.0/15", "transit_range")
@@ -84,3 +84,15 @@ def test_an_exhausted_transit_range_is_said() -> None:
     full = {f"198.18.0.{number}" for number in range(256)}
     with pytest.raises(AwsOvsError, match=r"198\.18\.0\.0/24 has no free address"):
         plan(1, machine.nics[0], 5, Prefix("198.18.0.0/24", "transit_range"), {}, full)
+
+
+@pytest.mark.parametrize("external", ["YES", "NO"])
+@pytest.mark.parametrize("private_ip", ["", "10.0.0.40"], ids=["transit", "elastic"])
+def test_what_is_left_without_an_alias_is_what_the_nic_alone_would_have(external: str, private_ip: str) -> None:
+    document = with_value(recorded("attach-alias-external", "02-post.xml"), "TEMPLATE/NIC_ALIAS/EXTERNAL", external)
+    document = with_value(document, "TEMPLATE/NIC/AWS_PRIVATE_IP", private_ip)
+    nic = vm.parse(document).nics[0]
+    both, alone = (plan(1, one, 5, TRANSIT, {}, set()) for one in (nic, nic._replace(aliases=())))
+    (alias,) = vm.parse_leaving(document).aliases
+    assert alias.parent_id == "0"
+    assert without(both, alias.ip, alias.private_ip, TRANSIT, set()) == alone

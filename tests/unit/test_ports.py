@@ -77,6 +77,6 @@ def test_an_action_loads_the_state_of_its_vm_once(node: Node, monkeypatch: pytes
     for port in ports(DEPLOY):
         node.db.plug(port.bridge, port.name)
     monkeypatch.setattr(state, "load", load)
-    machine = vm.parse(DEPLOY)
+    machine = (vm.parse_leaving if verb is clean else vm.parse)(DEPLOY)
     verb.run(node, machine)
     assert loaded == [machine.vm_id]

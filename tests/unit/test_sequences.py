@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
@@ -18,7 +19,7 @@ from tests.unit.ovs_model import Faults, FlowTables, Interrupted, Model, model
 from tests.world.guests import document
 from tests.world.recording import Step, load
 from vnm_aws import vm
-from vnm_aws.driver import clean, post, pre, restore, state
+from vnm_aws.driver import clean, main, post, pre, restore, state
 from vnm_aws.driver import node as node_module
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.names import OVERLAY
@@ -28,7 +29,13 @@ from vnm_aws.overlay.pipeline import flow
 from vnm_aws.underlay import eni
 
 LENGTH = 200
-VERBS = {"pre": pre.run, "clean": clean.run, "post": post.run, "update_sg": post.run, "update_nic": post.run}
+VERBS: dict[str, Any] = {
+    "pre": pre.run,
+    "clean": clean.run,
+    "post": post.run,
+    "update_sg": post.run,
+    "update_nic": post.run,
+}
 
 
 class World:
@@ -88,7 +95,8 @@ class World:
         if point is not None:
             self._faults.arm(point // 2, kills=point % 2 == 1)
         try:
-            VERBS[step.action](node.node, vm.parse(step.xml or b""))
+            read: Any = getattr(vm, main.VERBS[step.action].reader)
+            VERBS[step.action](node.node, read(step.xml or b""))
         finally:
             self._faults.arm(None)
         seen = document.parse(step.xml or b"")

@@ -128,6 +128,7 @@ def damaged(document: dict[str, Any]) -> list[str]:
         {"ports": document["ports"]}, *({**document, "ports": [value]} for value in ("x", 1, None, [1, 2])),
         *(without(document, field) for field in GuestPort._fields if field not in GuestPort._field_defaults),
         {**document, "ports": [{**first, "vm_id": 1}]},  # of another VM
+        *({**document, "ports": [{**first, "name": name}]} for name in ("aws_gw", "one-1-0")),  # and of another's port
         *({**document, "ports": [{**first, key: None}]} for key in ("vni", "nic_id", "mac", "addresses", "mappings")),
         {**document, "ports": [{**first, "gateways": [1]}]},
         {**document, "ports": [{**first, "shared": [{"private_ip": "10.0.0.45"}]}]},

@@ -6,9 +6,10 @@ import base64
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from tests.unit.documents import RECORDINGS, changed, recorded, with_value
-from vnm_aws import vm
+from vnm_aws import document, vm
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.vm import PortRange
 
@@ -22,7 +23,7 @@ ALL = sorted(RECORDINGS.glob("*/[0-9]*-*.xml"))
     ids=lambda path: f"{path.parent.name}/{path.name}",
 )
 def test_every_recorded_vm_document_is_read(path: Path) -> None:
-    machine = vm.parse(vm.decode(base64.encodebytes(path.read_bytes())))
+    machine = vm.parse(document.decode(base64.encodebytes(path.read_bytes())))
     assert machine.nics
     assert machine.hostname in ("h1", "h2")
 
@@ -106,6 +107,11 @@ def test_filters_are_on_unless_no() -> None:
         ("TEMPLATE/NIC/TARGET", "", "TARGET"),
         ("TEMPLATE/NIC/TARGET", "../../etc/x", "TARGET"),
         ("TEMPLATE/NIC/TARGET", "one-1-0\u0000x".replace("\u0000", "\n"), "TARGET"),
+        ("TEMPLATE/NIC/TARGET", "one-2-0", "TARGET one-2-0 is not one-1-0"),
+        ("TEMPLATE/NIC/TARGET", "one-1-1", "TARGET one-1-1 is not one-1-0"),
+        ("TEMPLATE/NIC/TARGET", "one-01-0", "TARGET one-01-0 is not one-1-0"),
+        ("TEMPLATE/NIC/TARGET", "aws_gw", "TARGET aws_gw is not one-1-0"),
+        ("TEMPLATE/NIC/TARGET", "vx-0a00000d", "TARGET vx-0a00000d is not one-1-0"),
         ("TEMPLATE/NIC/BRIDGE", "a" * 16, "BRIDGE"),
         ("TEMPLATE/NIC/BRIDGE", "-x", "BRIDGE"),
         ("TEMPLATE/NIC/MAC", "02:00:c0:a8:00", "MAC"),
@@ -181,12 +187,12 @@ def test_a_missing_nic_element_is_refused() -> None:
 @pytest.mark.parametrize("stdin", [b"%%%", b"PFZN", b"YWJj=", "ü".encode()])
 def test_wrong_base64_or_truncation_is_refused(stdin: bytes) -> None:
     with pytest.raises(AwsOvsError):
-        vm.parse(vm.decode(stdin))
+        vm.parse(document.decode(stdin))
 
 
 def test_a_huge_document_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(AwsOvsError, match="larger than"):
-        vm.decode(b"A" * (vm.SIZE_LIMIT * 2))
+        document.decode(b"A" * (document.SIZE_LIMIT * 2))
 
 
 @pytest.mark.parametrize(
@@ -207,3 +213,62 @@ def test_only_ipv4_servers_count_as_dns_servers() -> None:
     text = "10.0.0.2, 2001:db8::1 192.0.2.53 nonsense 10.0.0.2"
     document = with_value(recorded("deploy", "01-pre.xml"), "TEMPLATE/NIC/DNS", text)
     assert vm.parse(document).nics[0].dns == ("10.0.0.2", "192.0.2.53")
+
+
+def added(kind: str, **values: str) -> bytes:
+    """The recorded VM with one more element in its template."""
+
+    def change(root: etree._Element) -> None:
+        element = etree.SubElement(etree.SubElement(root, "TEMPLATE"), kind)
+        for key, value in values.items():
+            etree.SubElement(element, key).text = value
+
+    return changed(DEPLOY, change)
+
+
+@pytest.mark.parametrize("kind", ["NIC", "NIC_ALIAS", "PCI", "DISK"])
+def test_an_element_that_comes_or_goes_is_all_that_the_action_is_about(kind: str) -> None:
+    document = added(kind, NIC_ID="7", PARENT_ID="0", VN_MAD="bridge", ATTACH="yes ")
+    machine, leaving = vm.parse(document), vm.parse_leaving(document)
+    assert machine.attaching
+    assert leaving.attaching
+    assert machine.concerned_ids == leaving.concerned_ids == ((0,) if kind == "NIC_ALIAS" else ())
+    assert vm.parse_whole(document).concerned == machine.nics, "an update is about the whole VM"
+
+
+def test_a_user_cannot_mark_what_opennebula_does_not() -> None:
+    assert not vm.parse(with_value(DEPLOY, "TEMPLATE/CONTEXT/ATTACH", "YES")).attaching
+
+
+def test_a_passthrough_device_in_a_network_of_ours_is_told() -> None:
+    device = {"TYPE": "NIC", "NIC_ID": "7", "VN_MAD": "aws_ovs", "TARGET": "one-1-7"}
+    assert vm.parse(added("PCI", **device)).passthrough == ("PCI 7",)
+    assert vm.parse(added("PCI", **device, ATTACH="YES")).passthrough == ("PCI 7",)
+    assert vm.parse(added("PCI", **{**device, "VN_MAD": "dummy"})).passthrough == ()
+    attached = with_value(added("PCI", **device), "TEMPLATE/NIC/ATTACH", "YES")
+    assert vm.parse(attached).passthrough == (), "the action is about another element"
+
+
+@pytest.mark.parametrize("values", [{}, {"VN_MAD": "aws_ovs", "NETWORK_ID": "1", "IP": "192.168.0.77", "GATEWAY": "x"}])
+def test_a_nic_without_a_network_is_read_over(values: dict[str, str]) -> None:
+    document = added("NIC", NIC_ID="7", NETWORK_MODE="dummy", MAC="02:00:00:00:00:07", **values)
+    assert vm.parse_whole(document).nics == vm.parse(DEPLOY).nics
+
+
+def test_a_target_of_another_drivers_nic_is_told_when_it_is_not_its_own() -> None:
+    targets = {"one-1-7": (), "one-2-0": ("one-2-0",), "": (), "vx-0a00000d": ("vx-0a00000d",)}
+    for target, told in targets.items():
+        document = added("NIC", NIC_ID="7", VN_MAD="ovswitch", TARGET=target)
+        assert vm.parse(document).foreign_targets == told
+
+
+def test_a_nic_that_only_floats_has_its_filter_and_no_address_of_a_users() -> None:
+    def change(root: etree._Element) -> None:
+        (nic, *_) = root.iterfind("TEMPLATE/NIC")
+        for child in [child for child in nic if child.tag in ("IP", "AWS_PRIVATE_IP", "FILTER_IP_SPOOFING")]:
+            nic.remove(child)
+        for key, value in {"FLOATING_IP": "YES", "FLOATING_ONLY": "yes", "IP6": "2001:db8::7"}.items():
+            etree.SubElement(nic, key).text = value
+
+    nic = vm.parse(changed(DEPLOY, change)).nics[0]
+    assert (nic.ip, nic.ip6, nic.filter_ip) == (None, (), True)

@@ -27,6 +27,8 @@ class Verb(NamedTuple):
     option: str = ""
     stdin: str = ""
     """The document on stdin, which the verb's option takes the place of."""
+    reader: str = "parse"
+    """The function of vm.py that reads the VM document."""
     module: str = ""
     """Of this package; nothing when it has the verb's name."""
     locks: bool = True
@@ -36,9 +38,9 @@ class Verb(NamedTuple):
 VERBS = {
     "pre": Verb("check the VM's NICs and prepare their bridges", stdin=_VM),
     "post": Verb("open the NICs' ports", ("DEPLOY_ID", "HOST"), stdin=_VM),
-    "clean": Verb("remove the VM, or the NIC or alias marked ATTACH=YES", ("HOST",), stdin=_VM),
-    "update_sg": Verb("write the ports of the VM anew", ("DEPLOY_ID",), stdin=_VM, module="post"),
-    "update_nic": Verb("", ("DEPLOY_ID", "VNET_ID"), stdin=_VM, module="post"),
+    "clean": Verb("remove the VM, or the NIC or alias marked ATTACH=YES", ("HOST",), stdin=_VM, reader="parse_leaving"),
+    "update_sg": Verb("write the ports of the VM anew", ("DEPLOY_ID",), stdin=_VM, reader="parse_whole", module="post"),
+    "update_nic": Verb("", ("DEPLOY_ID", "VNET_ID"), stdin=_VM, reader="parse_whole", module="post"),
     "peers": Verb("follow the peer list (JSON) on stdin, or the stored one again", option="--apply", stdin=_PEERS),
     "probe": Verb("what OpenNebula's monitoring is to know of this node", locks=False),
     "check": Verb(
@@ -111,10 +113,11 @@ def _report(name: str, verb: Verb, options: set[str], line: str) -> int:
         document: Any = sys.stdin.buffer.read(_LIMIT) if verb.stdin and verb.option not in options else None
         holder = name
         if verb.stdin == _VM:
-            from ..vm import decode, parse
+            from .. import vm
+            from ..document import decode
 
-            document = parse(decode(document))
-            nics = ",".join(str(nic.nic_id) for nic in document.concerned)
+            document = getattr(vm, verb.reader)(decode(document))
+            nics = ",".join(map(str, document.concerned_ids))
             holder = f"{name} of VM {document.vm_id}"
             line += f": VM {document.vm_id}" + (f" NIC {nics}" if nics else "")
         code = _run(name, verb, options, document, holder)

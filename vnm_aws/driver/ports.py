@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterable
 
 from ..errors import AwsOvsError
-from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY
-from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, OvsInterface, as_interfaces, guest_ids, marked_vm
+from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY, ROLE
+from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, OvsInterface, as_interfaces, guest_ids, mark, marked_vm
 from ..overlay.flows import Change, Observed, changed_flows
-from ..overlay.guest_port import Claim, GuestPort, plan
-from ..overlay.ovsdb import Operation, replace_ids, select
+from ..overlay.guest_port import Claim, GuestPort, plan, without
+from ..overlay.ovsdb import Operation, as_dict, ids_include, replace_ids, select
 from ..underlay import eni
-from ..vm import Nic
+from ..vm import Leaving, Nic, Vm
 from . import state
 from .node import Node
 
@@ -75,6 +75,27 @@ def _refuse_conflict(claim: Claim, taken: list[tuple[Claim, OvsInterface]]) -> N
             raise AwsOvsError(f"{what} {whose}", "give one of the two VMs another lease")
 
 
+def refuse_targets(node: Node, vm: Vm) -> None:
+    """Refuse NICs of other drivers that would take a port of this driver: the hypervisor removes what has their name."""
+    rows = [select("Interface", [["name", "==", target]], ["external_ids"]) for target in vm.foreign_targets]
+    for target, reply in zip(vm.foreign_targets, node.db.transact(rows), strict=True):
+        if any(ROLE in as_dict(row["external_ids"]) for row in reply):
+            what = f"TARGET {target} of a NIC of another driver is a port of aws_ovs on this node"
+            raise AwsOvsError(what, "detach the NIC and attach it again without TARGET")
+
+
+def without_aliases(node: Node, observed: Observed, vm: Leaving, known: list[GuestPort]) -> list[GuestPort]:
+    """Derive those of `known`, a VM's ports, that lose an alias and stay, where the document is no help."""
+    used = {claim.address for claim, _ in _taken(observed, vm.vm_id) if claim.vni is None and claim.ports is None}
+    used |= {mapping.outside for port in known for mapping in port.mappings}
+    ports = {str(port.nic_id): port for port in known if port.nic_id not in vm.nic_ids}
+    for alias in vm.aliases:
+        if alias.parent_id in ports:
+            parent = ports[alias.parent_id]
+            ports[alias.parent_id] = without(parent, alias.ip, alias.private_ip, node.transit, used)
+    return [ports[number] for number in dict.fromkeys(alias.parent_id for alias in vm.aliases) if number in ports]
+
+
 def _refuse_own(node: Node, nic: Nic, address: str) -> None:
     if address not in node.transit and eni.is_local(address):
         what = f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself"
@@ -104,17 +125,17 @@ def apply(node: Node, observed: Observed, change: Change, known: list[GuestPort]
         AwsOvsError: the change was refused; it has been undone.
     """
     if known is None:
-        _carry_out(node, observed, change)
+        carry_out(node, observed, change)
         _save(node, change)
         return
     try:
         _save(node, change)
-        _carry_out(node, observed, change)
+        carry_out(node, observed, change)
     except BaseException:
         undo = change._replace(before=change.after, after=known)
         with contextlib.suppress(Exception):
             _save(node, undo)
-            _carry_out(node, observed, undo)
+            carry_out(node, observed, undo)
         raise
 
 
@@ -123,14 +144,15 @@ def _save(node: Node, change: Change) -> None:
         state.save(change.vm_id, change.after)
 
 
-def _carry_out(node: Node, observed: Observed, change: Change) -> None:
+def carry_out(node: Node, observed: Observed, change: Change) -> None:
     new = change.concerning(change.after)
-    kept = {port.name for port in new}
-    names = kept | {port.name for port in change.concerning(change.before)}
+    # What a port is called is a user's word, what it is marked as is not.
+    marks = {mark(change.vm_id, nic_id) for nic_id in change.concerned}
+    leaving = sorted(marks - {mark(port.vm_id, port.nic_id) for port in new})
     operations: list[Operation] = [
-        replace_ids("Interface", [["name", "==", name]], GUEST_KEYS, {}) for name in sorted(names - kept)
+        replace_ids("Interface", [ids_include(**{PORT_KEY: text})], GUEST_KEYS, {}) for text in leaving
     ]
-    operations += [replace_ids("Interface", [["name", "==", port.name]], [], guest_ids(port)) for port in new]
+    operations += [replace_ids("Interface", [["name", "==", port.name]], GUEST_KEYS, guest_ids(port)) for port in new]
     operations += [select("Interface", [["name", "==", port.name]], PORT_COLUMNS) for port in new]
     operations.append(select("Bridge", [], ["name"]))
     if node.dry_run:
@@ -138,7 +160,8 @@ def _carry_out(node: Node, observed: Observed, change: Change) -> None:
     *replies, existing = node.db.transact(operations)
     interfaces = [interface for reply in replies if isinstance(reply, list) for interface in as_interfaces(reply)]
     numbers = {interface.name: interface.ofport for interface in interfaces if interface.ofport}
-    guests = [guest for guest in observed.guests if guest.name not in names]
+    names = {port.name for port in new}
+    guests = [guest for guest in observed.guests if guest.name not in names and guest.ids.get(PORT_KEY) not in marks]
     guests += [OvsInterface(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
     bundles = changed_flows(Observed(guests, observed.patches), change, node.config.gateway_mac, node.transit)
     exists = {row["name"] for row in existing}

@@ -20,6 +20,8 @@ def run(node: Node, vm: Vm) -> None:
     if known is None:
         vm = vm._replace(attaching=False)  # only the document tells of the other NICs: all are written anew
     nics = vm.concerned
+    if vm.attaching and not nics:
+        return  # what comes or goes is none of the driver's
     check_mtu(node, nics)
     node.ensure_base()
     observed = node.observe()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..errors import AwsOvsError
 from ..overlay import bridges
 from ..vm import Vm
 from . import state
 from .node import Node
-from .ports import check_mtu, plan_ports
+from .ports import check_mtu, plan_ports, refuse_targets
 
 
 def run(node: Node, vm: Vm) -> None:
@@ -15,7 +16,14 @@ def run(node: Node, vm: Vm) -> None:
     Raises:
         AwsOvsError: a NIC cannot work here.
     """
+    for device in vm.passthrough:
+        what = f"{device} is a passthrough device in a network of aws_ovs, which serves no PCI devices"
+        raise AwsOvsError(what, "use a NIC in that network, or a network of another driver for the PCI device")
+    if vm.foreign_targets:
+        refuse_targets(node, vm)
     nics = vm.concerned
+    if not nics:
+        return
     check_mtu(node, nics)
     node.ensure_base()  # first: what a reboot has left behind takes no address
     plan_ports(node, node.observe(), vm.vm_id, nics, state.load(vm.vm_id) or [])

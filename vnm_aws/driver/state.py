@@ -19,7 +19,7 @@ from .. import files
 from ..errors import AwsOvsError
 from ..names import RUN
 from ..overlay.guest_port import GuestPort, Mapping, SharedAddress
-from ..vm import PortRange
+from ..vm import PortRange, port_name
 
 DIRECTORY = f"{RUN}/vms"
 SCHEMA = 1
@@ -112,6 +112,8 @@ def _port(fields: dict[str, Any]) -> GuestPort:
     texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways, *port.vpc_access, *port.dns)
     if not all(isinstance(value, int) for value in numbers) or not all(isinstance(value, str) for value in texts):
         raise TypeError(fields)
+    if port.name != port_name(port.vm_id, port.nic_id):  # a user's TARGET, which older versions took for it
+        raise ValueError(fields)
     return port._replace(
         addresses=tuple(port.addresses),
         ip6=tuple(port.ip6),

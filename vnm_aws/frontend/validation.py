@@ -9,10 +9,11 @@ from itertools import pairwise
 from .. import addresses, mtu
 from ..addresses import Prefix, int_to_ip, ip_to_int, shown
 from ..config import Config
+from ..document import enabled
 from ..errors import AwsOvsError
 from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS, VTEP
 from ..overlay.bridges import RESERVED
-from ..vm import MAX_VNI, enabled, vpc_access
+from ..vm import MAX_VNI, vpc_access
 from .free_addresses import prefix_of
 from .objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from .tags import TagFilter

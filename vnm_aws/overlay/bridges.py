@@ -12,7 +12,16 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
-from ..names import CLAIMS_KEY, GATEWAY_PORT, NETWORK_KEY, OVERLAY, PORT_KEY, REPAIR_PORT, ROLE, SIDE_KEY
+from ..names import (
+    CLAIMS_KEY,
+    GATEWAY_PORT,
+    NETWORK_KEY,
+    OVERLAY,
+    PORT_KEY,
+    REPAIR_PORT,
+    ROLE,
+    SIDE_KEY,
+)
 from .guest_port import GuestPort
 from .ovsdb import Operation, Ovsdb, Row, as_dict, as_list, ids_include, ovs_map, ovs_set, replace_ids, select
 from .pipeline import NODE_MAC
@@ -57,8 +66,14 @@ GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY]
 def guest_ids(port: GuestPort) -> dict[str, str]:
     """Make the external_ids of a guest port's interface: the node's index of who has what."""
     claims = " ".join(map(str, port.claims))
-    values = ("guest", f"{port.vm_id}/{port.nic_id}", f"{port.bridge}/{port.vni}", claims)
-    return dict(zip(GUEST_KEYS, values, strict=True))
+    ids = {ROLE: "guest", PORT_KEY: mark(port.vm_id, port.nic_id), NETWORK_KEY: f"{port.bridge}/{port.vni}"}
+    ids[CLAIMS_KEY] = claims
+    return ids
+
+
+def mark(vm_id: int, nic_id: int) -> str:
+    """Say whose a port is, as its external_ids do."""
+    return f"{vm_id}/{nic_id}"
 
 
 def marked_vm(ids: dict[str, str]) -> int | None:

@@ -134,6 +134,31 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
     )  # fmt: skip
 
 
+def without(port: GuestPort, address: str, private_ip: str, transit: Prefix, used: set[str]) -> GuestPort:
+    """Derive the port of a NIC that loses an alias, of what the port has.
+
+    Args:
+        port: the port as it is.
+        address: the alias' address in the guest; none when the alias leads to the NIC's own.
+        private_ip: the alias' private address, if it has one.
+        transit: where transit addresses come from.
+        used: transit addresses in use; the ones that this port gets are added.
+    """
+    outside = {inside: node_side for inside, node_side in port.mappings if inside != address}
+    gone = {node_side for inside, node_side in port.mappings if inside == address}
+    shared = [one for one in port.shared if one.private_ip != private_ip and one.outside not in gone]
+    for inside in [inside for inside, node_side in outside.items() if node_side == private_ip]:
+        del outside[inside]
+        if port.gateways or any(one.outside == private_ip for one in shared):
+            outside |= _transit_addresses([inside], transit, {}, used)
+            shared = [one._replace(outside=outside[inside]) if one.outside == private_ip else one for one in shared]
+    return port._replace(
+        addresses=tuple(one for one in port.addresses if one != address),
+        mappings=tuple(Mapping(inside, node_side) for inside, node_side in outside.items()),
+        shared=tuple(shared),
+    )
+
+
 def _transit_addresses(insides: list[str], transit: Prefix, kept: dict[str, str], used: set[str]) -> dict[str, str]:
     """Choose a transit address for each guest address, the one that it has if possible; the arguments are `plan`'s."""
     again = {ip: kept[ip] for ip in insides if ip in kept and kept[ip] in transit and kept[ip] not in used}
