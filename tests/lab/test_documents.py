@@ -206,3 +206,13 @@ def test_a_nic_that_only_floats_is_no_way_around_the_filter(lab_with_vms: Lab) -
     lab.guest(1).run(["ip", "address", "add", "fd00::1/64", "dev", "eth0", "nodad"])
     assert checks.ping(guest, OTHER_IP, A, count=1) == "no answer"
     assert checks.ping(guest, "fd00::10", "fd00::1", count=1) == "no answer"
+
+
+def test_an_ipv6_address_of_another_vm_is_taken(lab_with_vms: Lab) -> None:
+    lab = lab_with_vms
+    first = with_nic(OTHER, IP6_GLOBAL="2001:db8::7")
+    second = with_nic(promise.other_vm(VICTIM, 0, 14, "192.168.0.34"), IP6_GLOBAL="2001:DB8:0::7")
+    lab.play(promise.deploy(first, HOST))
+    done = lab.driver(HOST, "pre", (), second)
+    assert done.returncode == 1
+    assert "2001:db8::7 is in use on this node by VM 13" in done.stderr

@@ -8,7 +8,7 @@ from tests.unit.documents import recorded, with_value
 from vnm_aws import vm
 from vnm_aws.addresses import Prefix
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay.guest_port import GuestPort, Mapping, SharedAddress, plan, without
+from vnm_aws.overlay.guest_port import Claim, GuestPort, Mapping, SharedAddress, plan, without
 from vnm_aws.vm import PortRange
 
 TRANSIT = Prefix("198.18.0.0/15", "transit_range")
@@ -96,3 +96,8 @@ def test_what_is_left_without_an_alias_is_what_the_nic_alone_would_have(external
     (alias,) = vm.parse_leaving(document).aliases
     assert alias.parent_id == "0"
     assert without(both, alias.ip, alias.private_ip, TRANSIT, set()) == alone
+
+
+def test_an_ipv6_address_is_claimed_like_any_other() -> None:
+    document = with_value(recorded("deploy", "03-post.xml"), "TEMPLATE/NIC/IP6_GLOBAL", "2001:DB8:0:0::7")
+    assert Claim("2001:db8::7", vni=1001) in ports(document)[0].claims

@@ -97,7 +97,7 @@ class GuestPort(NamedTuple):
     @property
     def claims(self) -> list[Claim]:
         """List the claims: MAC and addresses in the VNI, private addresses and ports."""
-        own = [Claim(address, self.vni) for address in (self.mac, *self.addresses)]
+        own = [Claim(address, self.vni) for address in (self.mac, *self.addresses, *self.ip6)]
         return [*own, *(Claim(mapping.outside) for mapping in self.mappings), *(shared.claim for shared in self.shared)]
 
 
