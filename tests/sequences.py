@@ -22,8 +22,9 @@ _MAX_NICS, _MAX_ALIASES = 4, 2
 
 
 class Network(NamedTuple):
-    """A virtual network."""
+    """A virtual network, or an address range of one that has a bridge of its own."""
 
+    network_id: int
     bridge: str
     vlan_id: str
     prefix: str
@@ -32,10 +33,10 @@ class Network(NamedTuple):
 
 # The same subnet twice, two VNIs on one bridge, one VNI on two bridges, one without VLAN_ID, one without gateway.
 NETWORKS = (
-    Network("onebr1", "", "192.168.0", "192.168.0.1"),
-    Network("ovsbr0", "100", "192.168.0", "192.168.0.1"),
-    Network("ovsbr0", "101", "172.16.0", "172.16.0.1"),
-    Network("ovsbr7", "100", "192.168.7", ""),
+    Network(0, "onebr1", "", "192.168.0", "192.168.0.1"),
+    Network(1, "ovsbr0", "100", "192.168.0", "192.168.0.1"),
+    Network(2, "ovsbr0", "101", "172.16.0", "172.16.0.1"),
+    Network(1, "ovsbr7", "100", "192.168.7", ""),
 )
 _SHARED_IP = "10.0.0.70"
 _PRIVATE_IPS = [f"10.0.0.{number}" for number in range(41, 61)]
@@ -235,7 +236,9 @@ class Cloud:
         at = chance.randrange(len(machine.leases))
         lease = machine.leases[at]
         machine.leases[at] = Lease(**{**lease.__dict__, "filtered": not lease.filtered})
-        verb, more = ("update_nic", (str(lease.network),)) if chance.random() < 0.7 else ("update_sg", ())
+        verb, more = (
+            ("update_nic", (str(NETWORKS[lease.network].network_id),)) if chance.random() < 0.7 else ("update_sg", ())
+        )
         step = Step(verb, machine.host, (f"one-{machine.vm_id}", *more), document(machine, whole=True))
         return Operation(verb, (step,), machine, (step,), machine)
 
@@ -337,7 +340,7 @@ def _root(operation: str) -> etree._Element:
 def _values(vm_id: int, lease: Lease, attaching: bool) -> dict[str, str]:
     network = NETWORKS[lease.network]
     values = {
-        "NIC_ID": str(lease.nic_id), "NETWORK_ID": str(lease.network), "BRIDGE": network.bridge, "MTU": "1450",
+        "NIC_ID": str(lease.nic_id), "NETWORK_ID": str(network.network_id), "BRIDGE": network.bridge, "MTU": "1450",
         "VLAN_ID": network.vlan_id, "GATEWAY": network.gateway, "IP": lease.ip, "MAC": lease.mac,
         "TARGET": f"one-{vm_id}-{lease.nic_id}", "AWS_PRIVATE_IP": lease.private_ip, "VN_MAD": "aws_ovs",
         "FILTER_IP_SPOOFING": "" if lease.filtered else "NO", "ATTACH": "YES" if attaching else "",

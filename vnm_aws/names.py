@@ -11,8 +11,9 @@ REPAIR_PORT = "aws_icmp"
 
 ROLE = "aws_ovs"
 """The key of external_ids that marks what the driver owns: overlay, vnet, node, patch, tunnel or guest."""
-PORT_KEY, NETWORK_KEY, CLAIMS_KEY = "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims"
-"""The keys that say which NIC (`VM/NIC`) and network (`BRIDGE/VNI`) a port is of, and what its guest claims."""
+PORT_KEY, NETWORK_KEY, CLAIMS_KEY, VNET_KEY = "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims", "aws_ovs-vnet"
+"""The keys that say which NIC (`VM/NIC`) and network (`BRIDGE/VNI`) a port is of, what its guest claims, and which
+NETWORK_ID OpenNebula gives the network."""
 SIDE_KEY, PEER_KEY = "aws_ovs-on", "aws_ovs-peer"
 """The keys that say on which bridge a patch port is, and to which peer a tunnel leads."""
 

@@ -126,11 +126,9 @@ def test_an_mtu_that_does_not_fit_changes_nothing(running: Running) -> None:
     assert running.neighbours.alive(BEFORE) == []
 
 
-@pytest.mark.parametrize("vlan_id", ["1048577", "4242"], ids=["one-that-is-there", "a-new-one"])
-def test_a_vni_that_changes_takes_the_port_to_the_other_network(running: Running, vlan_id: str) -> None:
-    """1048577 is the VNI of the other recorded network, which has none of its own; nobody else is in 4242 yet."""
+def test_a_vni_that_changes_takes_the_port_to_the_other_network(running: Running) -> None:
     lab = running.lab
-    recording = update({"VLAN_ID": vlan_id})
+    recording = update({"VLAN_ID": "4242"})
     running.play(recording)
     guest = lab.guest(1)
     assert unhealthy(lab) == []
@@ -144,6 +142,33 @@ def test_a_vni_that_changes_takes_the_port_to_the_other_network(running: Running
     assert checks.reaches(checks.ping(lab.guest(7), "192.168.0.70", A_EIP))
     lab.play(promise.terminate(friend, "h3"))
     assert remains(lab, friend) == []
+
+
+def test_a_vni_of_another_network_is_refused(running: Running) -> None:
+    """Else `onevnet update` of one network would let its VMs into another."""
+    lab = running.lab
+    other = promise.other_vm(BEFORE, 1, 7, "192.168.0.70", vlan_id="4242")
+    other = promise.changed(other, lambda root: set_value(nic(root, 0), "NETWORK_ID", "9"))
+    lab.play(promise.deploy(other, "h2"))
+    before = lab.dump("h2")
+    with pytest.raises(
+        DriverError, match=r"NIC 1: VNI 4242 of network 0 is that of network 9 on this node, where VM 7"
+    ):
+        lab.play(update({"VLAN_ID": "4242"}))
+    assert lab.dump("h2") == before
+    assert checks.ping(lab.guest(7), "192.168.0.70", A_EIP, count=1) == "no answer"
+    elsewhere = promise.changed(
+        promise.other_vm(BEFORE, 1, 8, "192.168.0.80", vlan_id="4242"),
+        lambda root: set_value(nic(root, 0), "BRIDGE", "ovsbr9"),
+    )
+    with pytest.raises(DriverError, match="VNI 4242 of network 0 is that of network 9"):
+        lab.play(promise.deploy(elsewhere, "h2"))
+    reservation = promise.changed(elsewhere, lambda root: set_value(nic(root, 0), "BRIDGE", "ovsbr0"))
+    lab.play(promise.deploy(reservation, "h2"))
+    assert checks.reaches(checks.ping(lab.guest(7), "192.168.0.70", "192.168.0.80"))
+    for xml in (other, reservation):
+        lab.play(promise.terminate(xml, "h2"))
+    assert running.neighbours.alive(BEFORE) == []
 
 
 def test_filters_that_are_switched_off_and_on(running: Running) -> None:

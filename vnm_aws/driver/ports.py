@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 
 from ..errors import AwsOvsError
-from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY, ROLE
+from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY, ROLE, VNET_KEY
 from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, OvsInterface, as_interfaces, guest_ids, mark, marked_vm
 from ..overlay.flows import Change, Observed, changed_flows
 from ..overlay.guest_port import Claim, GuestPort, plan, without
@@ -46,6 +46,7 @@ def plan_ports(
         elsewhere = used | own - set(kept.values())
         port = plan(vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, elsewhere)
         used |= {mapping.outside for mapping in port.mappings}
+        _refuse_network(observed, port, next((one for one in known if one.nic_id == nic.nic_id), None))
         for claim in port.claims:
             _refuse_conflict(claim, taken)
         for address in [
@@ -73,6 +74,23 @@ def _refuse_conflict(claim: Claim, taken: list[tuple[Claim, OvsInterface]]) -> N
             what = f"{claim if claim.vni is None else claim.address} is in use on this node"
             whose = f"by VM {marked_vm(guest.ids)} (port {guest.name})"
             raise AwsOvsError(f"{what} {whose}", "give one of the two VMs another lease")
+
+
+def _refuse_network(observed: Observed, port: GuestPort, former: GuestPort | None) -> None:
+    """Refuse a VNI that another network has on this node: both would become one.
+
+    Networks on one bridge may share a VNI, as one and its reservations do, but no running VM is moved to another's.
+    """
+    if former and (former.bridge, former.vni) == (port.bridge, port.vni):
+        return
+    for guest in observed.guests:
+        bridge, _, vni = guest.ids.get(NETWORK_KEY, "").rpartition("/")
+        vnet, vm_id = guest.ids.get(VNET_KEY), marked_vm(guest.ids)
+        shares = vni == str(port.vni) and (former is not None or bridge != port.bridge)
+        if shares and vm_id != port.vm_id and vnet and vnet != str(port.network_id):
+            what = f"NIC {port.nic_id}: VNI {vni} of network {port.network_id} is that of network {vnet}"
+            remedy = f"give network {port.network_id} another VLAN_ID: onevnet update {port.network_id}"
+            raise AwsOvsError(f"{what} on this node, where VM {vm_id} has it", remedy)
 
 
 def refuse_targets(node: Node, vm: Vm) -> None:

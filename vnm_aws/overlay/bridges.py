@@ -21,6 +21,7 @@ from ..names import (
     REPAIR_PORT,
     ROLE,
     SIDE_KEY,
+    VNET_KEY,
 )
 from .guest_port import GuestPort
 from .ovsdb import Operation, Ovsdb, Row, as_dict, as_list, ids_include, ovs_map, ovs_set, replace_ids, select
@@ -60,7 +61,7 @@ def patch_name(bridge: str, vni: int) -> tuple[str, str]:
     return f"p{tail}", f"q{tail}"
 
 
-GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY]
+GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY, VNET_KEY]
 
 
 def guest_ids(port: GuestPort) -> dict[str, str]:
@@ -68,6 +69,8 @@ def guest_ids(port: GuestPort) -> dict[str, str]:
     claims = " ".join(map(str, port.claims))
     ids = {ROLE: "guest", PORT_KEY: mark(port.vm_id, port.nic_id), NETWORK_KEY: f"{port.bridge}/{port.vni}"}
     ids[CLAIMS_KEY] = claims
+    if port.network_id >= 0:  # a file of an older version does not tell it
+        ids[VNET_KEY] = str(port.network_id)
     return ids
 
 
