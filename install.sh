@@ -163,10 +163,13 @@ drop_environment() { # unless the other part is there and stays
     change "remove $LIB" rm -rf "$LIB"
 }
 
-# The attributes that must reach a NIC, and those that only administrators may set: oned lets a value in a user's own
-# template win over the network's, and with these he would take another VM's Elastic IP.
+# The attributes that must reach a NIC, and those that only administrators may set, of a VM's NICs and of networks: oned
+# lets a value in a user's own template win over the network's, and users own networks (reservations). docs/security.md
+# says of each what it is restricted for.
 INHERITED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP AWS_VPC_ACCESS AWS_RAW_ETHERNET MTU GATEWAY DNS FILTER_IP_SPOOFING FILTER_MAC_SPOOFING"
-RESTRICTED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP AWS_VPC_ACCESS AWS_RAW_ETHERNET"
+RESTRICTED="AWS_PRIVATE_IP AWS_ALLOCATION_ID EXTERNAL_IP AWS_VPC_ACCESS AWS_RAW_ETHERNET GATEWAY DNS FILTER_IP_SPOOFING FILTER_MAC_SPOOFING"
+RESTRICTED_VM="$RESTRICTED EXTERNAL_PORT_RANGE INTERNAL_PORT_RANGE IP6_LINK IP6_ULA IP6_GLOBAL TARGET ATTACH VLAN_ID"
+RESTRICTED_VNET="$RESTRICTED AWS_EIP_POOL PORT_START PORT_SIZE"
 
 oned_lines() { # FILE: the lines that it lacks
     local active attribute place
@@ -178,10 +181,12 @@ oned_lines() { # FILE: the lines that it lacks
     for attribute in $INHERITED; do
         ! lacks INHERIT_VNET_ATTR "$attribute" || echo "INHERIT_VNET_ATTR = \"$attribute\""
     done
-    for attribute in $RESTRICTED; do
+    for attribute in $RESTRICTED_VM; do
         for place in NIC/ NIC_ALIAS/ NIC_DEFAULT/; do
             ! lacks VM_RESTRICTED_ATTR "$place$attribute" || echo "VM_RESTRICTED_ATTR = \"$place$attribute\""
         done
+    done
+    for attribute in $RESTRICTED_VNET; do
         for place in "" AR/; do
             ! lacks VNET_RESTRICTED_ATTR "$place$attribute" || echo "VNET_RESTRICTED_ATTR = \"$place$attribute\""
         done
