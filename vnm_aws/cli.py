@@ -320,7 +320,8 @@ def reconcile_all(world: World) -> Iterator[Stage]:
 def check(ctx: click.Context, as_json: bool) -> None:
     """Say whether all is well, and for each thing that is not, what to do. Changes nothing.
 
-    It looks at settings, OpenNebula, EC2, hooks, networks, hosts, Elastic IPs, VMs and peers.
+    It looks at settings, OpenNebula, EC2, hooks, networks, hosts, Elastic IPs, VMs, peers, and at the security groups of AWS
+    that the hosts are in: whether they let hosts, and nobody else, into the tunnels.
     """
     lines = health.check(_world(ctx))
     _print(lines, ("CHECK", "STATUS", "DETAIL"), as_json)

@@ -39,6 +39,7 @@ def test_every_command_and_hook_together_need_what_the_policy_allows(cloud: Clou
         "hooks remove",
     ):
         cloud.oneaws(*words.split())
+    cloud.oneaws("check", code=1)
     for words in ("host list", "mesh show", "eip list", "hooks list", "config", "settings"):
         cloud.oneaws(*words.split(), "--json")
     assert set(cloud.ec2.calls()) <= allowed()

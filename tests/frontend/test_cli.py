@@ -263,7 +263,7 @@ def test_check_says_that_all_is_well(cloud: Cloud) -> None:
     assert {status for _, status, _ in lines} == {"ok"}
     assert [name for name, _, _ in lines] == [
         *("driver configuration", "OpenNebula", "EC2", "hooks", "clusters", "hosts"),
-        *("pool public", "addresses", "free addresses", "mesh", "network public"),
+        *("pool public", "addresses", "free addresses", "networks", "mesh", "network public", "security groups"),
     ]
     assert cloud.mutating_calls() == []
 

@@ -118,6 +118,29 @@ class Subnet(NamedTuple):
         return address in Prefix(self.cidr, f"subnet {self.subnet_id}")
 
 
+class Rule(NamedTuple):
+    """A rule of a security group: whom it names, by prefixes (of IPv6 too), groups, or prefix lists that are not read."""
+
+    protocol: str
+    first: int
+    last: int
+    cidrs: tuple[str, ...]
+    groups: tuple[str, ...]
+    prefix_lists: bool
+
+    def covers(self, protocol: str, port: int) -> bool:
+        """Say whether it is about a port; one about all protocols is."""
+        return self.protocol == "-1" or (self.protocol == protocol and self.first <= port <= self.last)
+
+
+class SecurityGroup(NamedTuple):
+    """A security group; `ingress` says who is let in, `egress` where packets may go."""
+
+    group_id: str
+    ingress: tuple[Rule, ...]
+    egress: tuple[Rule, ...]
+
+
 class Ec2:
     """Connect to a Region.
 
@@ -244,6 +267,17 @@ class Ec2:
             if block["CidrBlockState"]["State"] == "associated"
         ]
 
+    def security_groups(self, group_ids: Collection[str]) -> dict[str, SecurityGroup]:
+        """Read security groups, by id."""
+        return {
+            item["GroupId"]: SecurityGroup(
+                item["GroupId"],
+                tuple(map(_rule, item.get("IpPermissions", []))),
+                tuple(map(_rule, item.get("IpPermissionsEgress", []))),
+            )
+            for item in self._describe("DescribeSecurityGroups", _by_value("group-id", group_ids))
+        }
+
     def elastic_ip_quota(self) -> int:
         """Read how many Elastic IPs the account may have in the Region; 0 when EC2 does not say."""
         reply = self._call("DescribeAccountAttributes", AttributeNames=["vpc-max-elastic-ips"])
@@ -337,6 +371,20 @@ def _interface(item: dict[str, Any]) -> Interface:
         tuple(address["PrivateIpAddress"] for address in listed),
         listed[0].get("Association", {}).get("PublicIp", "") if listed else "",
         tuple(sorted(group["GroupId"] for group in item.get("Groups", []))),
+    )
+
+
+def _rule(item: dict[str, Any]) -> Rule:
+    protocol = str(item["IpProtocol"])
+    prefixes = [entry["CidrIp"] for entry in item.get("IpRanges", [])]
+    prefixes += [entry["CidrIpv6"] for entry in item.get("Ipv6Ranges", [])]
+    return Rule(
+        "udp" if protocol == "17" else protocol,
+        int(item.get("FromPort", 0)),
+        int(item.get("ToPort", 65535)),
+        tuple(prefixes),
+        tuple(pair["GroupId"] for pair in item.get("UserIdGroupPairs", []) if "GroupId" in pair),
+        bool(item.get("PrefixListIds")),
     )
 
 

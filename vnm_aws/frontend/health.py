@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import AwsOvsError
-from . import listing, reconcile, registration
+from ..names import HOST_ERROR, VXLAN_PORT
+from . import listing, peer_list, reconcile, registration, security_groups
 from .plan import Outcome
 from .world import World
 
@@ -25,6 +26,8 @@ def check(world: World) -> list[dict[str, str]]:
             for stage in reconcile.everything(world):
                 _stage(lines, world, stage)
         _networks(lines, world)
+        _hosts(lines, world)
+        _security_groups(lines, world)
     return lines
 
 
@@ -72,3 +75,22 @@ def _networks(lines: list[dict[str, str]], world: World) -> None:
         problems = "; ".join(line["PROBLEMS"])
         status, detail = ("failed", problems) if problems else ("ok", f"VNI {line['VNI']}")
         _add(lines, f"network {line['NAME']}", status, detail)
+
+
+def _hosts(lines: list[dict[str, str]], world: World) -> None:
+    """Add what hosts report of themselves, by OpenNebula's monitoring."""
+    for host in peer_list.hosts(world):
+        if host.template.get(HOST_ERROR):
+            _add(lines, f"host {host.name}", "failed", f"it reports: {host.template[HOST_ERROR]}")
+
+
+def _security_groups(lines: list[dict[str, str]], world: World) -> None:
+    """Add what AWS' own security groups of the hosts lack, or let in too much."""
+    try:
+        errors, unreached = security_groups.look(world)
+    except AwsOvsError as error:
+        errors, unreached = [error], ""
+    for problem in errors:
+        _add(lines, "security groups", "failed", str(problem))
+    if not errors:
+        _add(lines, "security groups", "ok", unreached or f"hosts, and nobody else, reach UDP {VXLAN_PORT} of hosts")

@@ -26,6 +26,10 @@ def begin(backend: EC2Backend, vpc_cidr: str, subnet_cidr: str) -> dict[str, str
     backend.reset()
     mock_random.seed(_SEED)
     vpc = backend.create_vpc(vpc_cidr)
+    # EC2's default group lets in whatever comes from the group itself; moto's lets in nothing.
+    (group,) = (group for group in backend.groups[vpc.id].values() if group.name == "default")
+    own = [{"GroupId": group.id}]
+    backend.authorize_security_group_ingress(group.id, "-1", "-1", "-1", [], source_groups=own, vpc_id=vpc.id)
     subnet = backend.create_subnet(vpc.id, subnet_cidr, f"{backend.region_name}a")
     # The ids of all else must not return: who still has one from before is to find nothing.
     mock_random.seed()
