@@ -15,6 +15,7 @@ from lxml import etree
 from vnm_aws.errors import AwsOvsError
 from vnm_aws.frontend import objects, vnet
 from vnm_aws.frontend.objects import NETWORK_ERROR, NETWORK_READY, Network
+from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.validation import Validation
 from vnm_aws.overlay.bridges import RESERVED
 
@@ -309,6 +310,19 @@ def test_one_private_address_leads_to_one_range(cloud: Cloud) -> None:
     cloud.add_network("blue", AR=_range("192.168.0.9", AWS_PRIVATE_IP="10.0.0.9"))
     reason = _refusal(cloud, AR=_range("192.168.0.9", AWS_PRIVATE_IP="10.0.0.9"))
     assert "AWS_PRIVATE_IP 10.0.0.9 is in several address ranges (of networks 1 and 0)" in reason
+
+
+def test_ranges_that_an_owner_writes_into_the_template_afterwards_claim_nothing(cloud: Cloud) -> None:
+    vnet_id = cloud.add_network("hostile", VLAN_ID="100")
+    wanted = 'AR=[ TYPE="IP4", IP="192.168.0.9", SIZE="1", AWS_PRIVATE_IP="10.0.0.9", VLAN_ID="200" ]'
+    Client()._call("vn.update", vnet_id, wanted, 1)
+    assert _accepted(cloud, VLAN_ID="200", AR=_range("192.168.0.9", AWS_PRIVATE_IP="10.0.0.9"))
+    assert cloud.oneaws("vnet", "check").stdout.count(" ok") == 2
+
+
+def test_a_size_of_thousands_of_digits_is_no_trouble() -> None:
+    text = f"<VNET><STATE>2</STATE><TEMPLATE><AR><SIZE>{'9' * 5000}</SIZE></AR></TEMPLATE></VNET>"
+    assert objects.read_network(etree.fromstring(text)).spans() == []
 
 
 def test_the_address_of_a_host_is_no_private_address_of_vms(cloud: Cloud) -> None:

@@ -85,7 +85,7 @@ class Network(NamedTuple):
         """List the first and last address of each range, as numbers; ranges without IPv4 addresses have none."""
         sizes = [(item.ip, item.size) for item in self.ranges]
         for values in self.asked:
-            size = values.get("SIZE", "")
+            size = values.get("SIZE", "") if values.get("IP") else ""  # else nobody has checked it
             sizes.append((values.get("IP", ""), int(size) if size.isdecimal() else 1))
         return [(ip_to_int(ip), ip_to_int(ip) + size - 1) for ip, size in sizes if ip]
 
@@ -180,13 +180,14 @@ def _range(element: etree._Element) -> AddressRange:
 
 def read_network(element: etree._Element) -> Network:
     """Read a VNET element."""
-    template = element.find("TEMPLATE")
-    asked = template.findall("AR") if template is not None else []
+    template, state = element.find("TEMPLATE"), _number(element, "STATE")
+    # Later oned makes no ranges of them, and the network's owner may write what he likes there.
+    asked = template.findall("AR") if template is not None and state == NETWORK_LOCK_CREATE else []
     return Network(
         _number(element, "ID"),
         _text(element, "NAME"),
         _text(element, "UID"),
-        _number(element, "STATE"),
+        state,
         _text(element, "VN_MAD"),
         _text(element, "BRIDGE"),
         _text(element, "VLAN_ID"),
