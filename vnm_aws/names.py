@@ -66,6 +66,9 @@ VPC_ACCESS = "AWS_VPC_ACCESS"
 RAW_ETHERNET = "AWS_RAW_ETHERNET"
 """YES: guests may send frames that are not those of a usual host: VLAN tags, router advertisements, DHCP answers."""
 
+RESTRICTED = (PRIVATE_IP, ALLOCATION_ID, EXTERNAL_IP, VPC_ACCESS, RAW_ETHERNET)
+"""What only administrators may set in VMs and networks, or users would take addresses of others. install.sh restricts more."""
+
 # Of a VM.
 EIP_STATUS = "AWS_EIP_STATUS"
 """What became of the addresses of a VM, for people. Nothing reads it back."""

@@ -262,10 +262,20 @@ def test_check_says_that_all_is_well(cloud: Cloud) -> None:
     lines = _lines(cloud, 0)
     assert {status for _, status, _ in lines} == {"ok"}
     assert [name for name, _, _ in lines] == [
-        *("driver configuration", "OpenNebula", "EC2", "hooks", "clusters", "hosts"),
+        *("driver configuration", "OpenNebula", "EC2", "hooks", "restricted attributes", "clusters", "hosts"),
         *("pool public", "addresses", "free addresses", "networks", "mesh", "network public", "security groups"),
     ]
     assert cloud.mutating_calls() == []
+
+
+def test_check_names_attributes_that_every_user_may_set(cloud: Cloud) -> None:
+    cloudy(cloud)
+    for kind, name in (("VM", "NIC_DEFAULT/AWS_PRIVATE_IP"), ("VNET", "AWS_EIP_POOL")):
+        cloud.oned.allow(kind, name)
+    assert [detail for name, _, detail in _lines(cloud, 1) if name == "restricted attributes"] == [
+        "oned lets every user set NIC_DEFAULT/AWS_PRIVATE_IP of VMs, AWS_EIP_POOL of networks; run 'install.sh --frontend' as "
+        "root, then 'systemctl restart opennebula'"
+    ]
 
 
 def test_check_says_what_is_to_be_done_and_what_is_wrong(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ import pytest
 from vnm_aws.driver.main import VERBS
 from vnm_aws.frontend import settings
 from vnm_aws.frontend.settings import Settings
+from vnm_aws.names import RESTRICTED
 
 REPOSITORY = Path(__file__).parents[2]
 SHARE = REPOSITORY / "share"
@@ -164,3 +165,9 @@ def test_each_verb_called_by_opennebula_has_its_script() -> None:
     scripts = {path.name for path in (REPOSITORY / "remotes/vnm/aws_ovs").iterdir()}
     documented = {name for name, verb in VERBS.items() if verb.stdin == "VM document"}
     assert scripts == documented | {"vnet_create", "vnet_delete"}
+
+
+def test_install_sh_restricts_what_the_front_end_expects_to_be_restricted() -> None:
+    script = (REPOSITORY / "install.sh").read_text()
+    lists = " ".join(re.findall(r'^RESTRICTED[A-Z_]*="([^"]*)"', script, re.MULTILINE)).split()
+    assert {*RESTRICTED} <= {*lists}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import AwsOvsError
-from ..names import HOST_ERROR, VXLAN_PORT
+from ..names import HOST_ERROR, POOL, RESTRICTED, VXLAN_PORT
 from . import listing, peer_list, reconcile, registration, security_groups
 from .plan import Outcome
 from .world import World
@@ -21,6 +21,7 @@ def check(world: World) -> list[dict[str, str]]:
     ]
     if usable[1]:
         _line(lines, "hooks", lambda: _hooks(world))
+        _line(lines, "restricted attributes", lambda: _restricted(world))
     if all(usable):
         if _line(lines, "clusters", lambda: f"{len(world.served)} have a network of this driver"):
             for stage in reconcile.everything(world):
@@ -56,6 +57,20 @@ def _hooks(world: World) -> str:
     if wrong:
         raise AwsOvsError(f"{', '.join(wrong)}", "run 'oneaws hooks register'")
     return "registered"
+
+
+def _restricted(world: World) -> str:
+    """Look whether oned lets plain users write what would give them addresses of others."""
+    vms, networks = world.oned.restricted()
+    wanted = {f"{place}/{name}" for place in ("NIC", "NIC_ALIAS", "NIC_DEFAULT") for name in RESTRICTED}
+    free = [f"{name} of VMs" for name in sorted(wanted - vms)]
+    wanted = {POOL, *RESTRICTED, *(f"AR/{name}" for name in RESTRICTED)}
+    free += [f"{name} of networks" for name in sorted(wanted - networks)]
+    if free:
+        more = f" and {len(free) - 3} more" if len(free) > 3 else ""
+        remedy = "run 'install.sh --frontend' as root, then 'systemctl restart opennebula'"
+        raise AwsOvsError(f"oned lets every user set {', '.join(free[:3])}{more}", remedy)
+    return "users cannot set what gives addresses of others"
 
 
 def _stage(lines: list[dict[str, str]], world: World, stage: reconcile.Stage) -> None:

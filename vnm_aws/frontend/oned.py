@@ -114,6 +114,15 @@ class Oned:
         """Read OpenNebula's version, such as 7.2.0."""
         return str(self._call("system.version"))
 
+    def restricted(self) -> tuple[set[str], set[str]]:
+        """Read which attributes of VMs and of networks only administrators may set."""
+        root = self._call("system.config")
+        vms, networks = (
+            {(item.text or "").strip().upper() for item in root.iter(f"{kind}_RESTRICTED_ATTR")}
+            for kind in ("VM", "VNET")
+        )
+        return vms, networks
+
     def leads(self) -> bool:
         """Say whether this front-end acts: it is alone, or the leader among several."""
         return self._call("zone.raftstatus").findtext("STATE") in (_SOLO, _LEADER)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from . import vm as oned_vm
 from .state import DISABLED, MONITORED, OFFLINE, Cluster, Hook, Host, State, T, descending, known, pool
-from .template import Template, parse
+from .template import Template, element, parse
 from .vm import DONE, Vm
 from .vnet import HELD, LOCK_CREATE, LOCK_DELETE, READY, STATE_NAMES, AddressRange, VirtualNetwork
 from .wire import ACTION, ALLOCATE, INTERNAL, OneError
@@ -25,6 +25,11 @@ def _named(objects: Mapping[int, T], name: str) -> T | None:
 
 def system_version(state: State) -> str:
     return VERSION
+
+
+def system_config(state: State) -> str:
+    restricted = "".join(element(f"{kind}_RESTRICTED_ATTR", name) for kind, name in state.restricted)
+    return f"<OPENNEBULA_CONFIGURATION>{restricted}</OPENNEBULA_CONFIGURATION>"
 
 
 def zone_raftstatus(state: State) -> str:

@@ -26,7 +26,7 @@ _METHODS = {
     for name, function in inspect.getmembers(methods, inspect.isfunction)
     if function.__module__ == methods.__name__ and not name.startswith("_")
 }
-_READS = ("info", "infoextended", "version", "raftstatus")
+_READS = ("info", "infoextended", "version", "config", "raftstatus")
 
 
 def _arguments(function: Callable[..., int | str], values: tuple[object, ...]) -> tuple[object, ...]:

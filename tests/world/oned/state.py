@@ -26,6 +26,10 @@ _MONITORING = {
 }
 
 
+_OURS = ("AWS_PRIVATE_IP", "AWS_ALLOCATION_ID", "EXTERNAL_IP", "AWS_VPC_ACCESS", "AWS_RAW_ETHERNET")
+_PLACES = {"VM": ("NIC/", "NIC_ALIAS/", "NIC_DEFAULT/"), "VNET": ("", "AR/")}
+
+
 @dataclass
 class Host:
     """A host; `state` as in one.host.info (0 INIT, 2 MONITORED, 3 ERROR, 4 DISABLED, 8 OFFLINE)."""
@@ -113,6 +117,11 @@ class State:
         self.hooks: dict[int, Hook] = {}
         self.next_ids = {"CLUSTER": 100, "HOST": 0, "VNET": 0, "VM": 0, "HOOK": 0}
         self.raft_state, self.server_id = 0, -1
+        # What install.sh adds to oned.conf: the kind of object, and the attribute that only administrators may set.
+        self.restricted = [
+            (kind, f"{place}{name}") for kind, places in _PLACES.items() for place in places for name in _OURS
+        ]
+        self.restricted.append(("VNET", "AWS_EIP_POOL"))
 
     def new_id(self, kind: str) -> int:
         """Give the next ID of "CLUSTER", "HOST", "VNET", "VM" or "HOOK"; that of a deleted object never comes back."""

@@ -25,7 +25,7 @@ from tests.world.oned.wire import OneError
 from .daemon import SESSION, CallError, Daemon
 from .installed import Installed
 
-_READS = ("info", "infoextended", "version", "raftstatus")
+_READS = ("info", "infoextended", "version", "config", "raftstatus")
 _DISABLED, _OFFLINE, _MONITORED = 4, 8, 2
 _STATES = {0: "INIT", 2: "MONITORED", 3: "ERROR the test says so"}
 _STATUS = {_DISABLED: 1, _OFFLINE: 2}
@@ -115,6 +115,9 @@ class RealOned(server.Oned):
             self._until("HOST", host_id, "TEMPLATE/HOSTNAME", name)
         self.daemon.drivers.monitoring("HOST_STATE", host_id, _STATES[state])
         self._until("HOST", host_id, "STATE", str(state))
+
+    def allow(self, kind: str, name: str) -> None:
+        cannot("has the lines that install.sh adds to oned.conf")
 
     def monitored(self, host_id: int, printed: str) -> None:
         self.set_host_state(host_id, _MONITORED)
