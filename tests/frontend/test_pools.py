@@ -219,6 +219,17 @@ def test_a_range_in_use_outlives_the_tag_and_is_reported(cloud: Cloud) -> None:
     assert cloud.network(pool).ranges == ()
 
 
+def test_a_pool_on_which_the_update_of_a_vm_failed_goes_on_and_loses_nothing_to_a_younger_one(cloud: Cloud) -> None:
+    metal(cloud, "h1")
+    pool, (first,) = cloud.add_pool(), cloud.add_eips(1)
+    cloud.oned.fail_vnet_update(pool)
+    younger = cloud.add_pool("younger", NETWORK_ADDRESS="192.168.7.0", GATEWAY="192.168.7.1")
+    outcome = sync(cloud)
+    assert [one.target for one in outcome.problems] == [f"Elastic IP {first}"], "both pools want it"
+    assert range_of(cloud, pool, first)
+    assert cloud.network(younger).ranges == ()
+
+
 def test_a_pool_takes_only_elastic_ips_that_have_all_its_tags(cloud: Cloud) -> None:
     metal(cloud, "h1")
     pool = cloud.add_pool(AWS_EIP_POOL="tag:Pool=web, tag:Stage=live")

@@ -6,7 +6,7 @@ oned asks no driver whether a network may be changed, so nobody can refuse what 
 from __future__ import annotations
 
 from ..names import NETWORK_PROBLEM
-from .objects import NETWORK_READY, NETWORK_UPDATE_FAILURE
+from .objects import NETWORK_USABLE
 from .plan import Plan
 from .validation import Validation
 from .world import World
@@ -16,7 +16,7 @@ def plan(world: World) -> Plan:
     """Plan the changes that let the networks say what is wrong with them."""
     result, validation = Plan(), Validation(world)
     for network in sorted(world.networks, key=lambda network: network.network_id):
-        if not network.ours or network.state not in (NETWORK_READY, NETWORK_UPDATE_FAILURE):
+        if not network.ours or network.state not in NETWORK_USABLE:
             continue
         wanted = ". ".join(map(str, validation.problems(network)))
         if network.template.get(NETWORK_PROBLEM, "") != wanted:

@@ -20,6 +20,8 @@ STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 
 """States of a host; the other ones say that monitoring is under way."""
 
 NETWORK_READY, NETWORK_LOCK_CREATE, NETWORK_ERROR, NETWORK_UPDATE_FAILURE = 1, 2, 5, 6
+NETWORK_USABLE = (NETWORK_READY, NETWORK_UPDATE_FAILURE)
+"""A network on which the update of some VM failed serves all others as before."""
 
 _ACTIVE = "3"
 _ON_HOST = {"3", "16", "17", "24", "25", "26"}

@@ -15,13 +15,13 @@ from ..errors import AwsOvsError
 from ..names import ALLOCATION_ID, EXTERNAL_IP, POOL, PRIVATE_IP
 from .ec2 import Ec2Error, ElasticIp, Interface
 from .free_addresses import Chooser, no_room
-from .objects import NETWORK_LOCK_CREATE, NETWORK_READY, AddressRange, Network
+from .objects import NETWORK_LOCK_CREATE, NETWORK_USABLE, AddressRange, Network
 from .plan import Plan
 from .tags import TagFilter
 from .world import World
 
 
-def pools(world: World, states: Collection[int] = (NETWORK_READY,)) -> list[Network]:
+def pools(world: World, states: Collection[int] = NETWORK_USABLE) -> list[Network]:
     """List the networks in certain states that are Elastic IP pools, the oldest first."""
     networks = [network for network in world.networks if network.ours and is_pool(network) and network.state in states]
     return sorted(networks, key=lambda network: network.network_id)
@@ -42,7 +42,7 @@ def _wants(pool: Network, eip: ElasticIp) -> bool:
 
 def claimed(world: World, network: Network, result: Plan) -> list[ElasticIp]:
     """List the Elastic IPs that belong to a pool: those with its tags that no older pool has."""
-    states = (NETWORK_READY, NETWORK_LOCK_CREATE)
+    states = (*NETWORK_USABLE, NETWORK_LOCK_CREATE)
     older = [pool for pool in pools(world, states) if pool.network_id < network.network_id]
     members = []
     for eip in sorted(world.elastic_ips.values(), key=lambda eip: ip_to_int(eip.public_ip)):

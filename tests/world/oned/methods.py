@@ -11,7 +11,7 @@ from . import vm as oned_vm
 from .state import DISABLED, MONITORED, OFFLINE, Cluster, Hook, Host, State, T, descending, known, pool
 from .template import Template, element, parse
 from .vm import DONE, Vm
-from .vnet import HELD, LOCK_CREATE, LOCK_DELETE, READY, STATE_NAMES, AddressRange, VirtualNetwork
+from .vnet import HELD, LOCK_CREATE, LOCK_DELETE, READY, STATE_NAMES, UPDATE_FAILURE, AddressRange, VirtualNetwork
 from .wire import ACTION, ALLOCATE, INTERNAL, OneError
 
 VERSION = "7.2.0"
@@ -186,7 +186,7 @@ def hook_delete(state: State, hook_id: int) -> int:
 def _usable(state: State, vnet_id: int, refusal: str) -> VirtualNetwork:
     """Give the network of a call that needs it READY; `refusal` begins the message when it is not."""
     vnet = known(state.vnets, vnet_id, "virtual network")
-    if vnet.state != READY:
+    if vnet.state not in (READY, UPDATE_FAILURE):
         raise OneError(ACTION, f"{refusal}Virtual Network is in wrong state: {STATE_NAMES[vnet.state]}")
     return vnet
 

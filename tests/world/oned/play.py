@@ -11,7 +11,7 @@ from .control import Control
 from .state import Hook, State
 from .template import Template, from_element, parse
 from .vm import ACTIVE, RUNNING, Vm
-from .vnet import ERROR, LOCK_CREATE, READY, AddressRange
+from .vnet import ERROR, LOCK_CREATE, READY, UPDATE_FAILURE, AddressRange
 from .wire import OneError
 
 
@@ -70,6 +70,11 @@ class Play(Control):
                 vnet.set_state(READY)
             except OneError as error:
                 self.fail_vnet_create(vnet_id, str(error))
+
+    def fail_vnet_update(self, vnet_id: int) -> None:
+        """Let update_nic of a VM have failed after an update of a network."""
+        with self._lock:
+            self._state.vnets[vnet_id].set_state(UPDATE_FAILURE)
 
     def fail_vnet_create(self, vnet_id: int, message: str) -> None:
         """Let the driver's vnet_create fail; `message` is what it printed."""

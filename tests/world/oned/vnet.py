@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from .template import Template, element, ids
 from .wire import INTERNAL, OneError
 
-READY, LOCK_CREATE, LOCK_DELETE, ERROR = 1, 2, 3, 5
-STATE_NAMES = ("INIT", "READY", "LOCK_CREATE", "LOCK_DELETE", "DONE", "ERROR")
+READY, LOCK_CREATE, LOCK_DELETE, ERROR, UPDATE_FAILURE = 1, 2, 3, 5, 6
+STATE_NAMES = ("INIT", "READY", "LOCK_CREATE", "LOCK_DELETE", "DONE", "ERROR", "UPDATE_FAILURE")
 
 _OWNER_VM = 0x1000000000
 _OWNER_ID = 0xFFFFFFFF

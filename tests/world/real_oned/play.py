@@ -116,6 +116,9 @@ class RealOned(server.Oned):
         self.daemon.drivers.monitoring("HOST_STATE", host_id, _STATES[state])
         self._until("HOST", host_id, "STATE", str(state))
 
+    def fail_vnet_update(self, vnet_id: int) -> None:
+        cannot("lets no update of a network fail that no VM is in")
+
     def allow(self, kind: str, name: str) -> None:
         cannot("has the lines that install.sh adds to oned.conf")
 
