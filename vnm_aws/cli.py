@@ -292,10 +292,11 @@ def vnet() -> None:
 def vnet_check(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> None:
     """Check all networks of the driver, or some (names or IDs): bridge, VNI, MTU, subnet, address ranges, pool.
 
-    These are the checks that a network must pass when it is created; one may fail them after 'onevnet update'.
+    These are the checks that a network must pass when it is created; one may fail them after 'onevnet update'. VPC and RAW
+    are its AWS_VPC_ACCESS and AWS_RAW_ETHERNET, which address ranges may have of their own.
     """
     lines = listing.network_lines(_world(ctx), networks)
-    _print(lines, ("ID", "NAME", "BRIDGE", "VNI", "STATUS"), as_json)
+    _print(lines, ("ID", "NAME", "BRIDGE", "VNI", "VPC", "RAW", "STATUS"), as_json)
     if not as_json:
         for line in lines:
             for problem in line["PROBLEMS"]:

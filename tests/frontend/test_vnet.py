@@ -410,12 +410,12 @@ def test_deleting_a_network_succeeds_whatever_it_was_like(cloud: Cloud) -> None:
 
 def test_check_shows_the_networks_of_the_driver(cloud: Cloud) -> None:
     cloud.add_network("blue", VLAN_ID="100")
-    cloud.add_network("green")
+    cloud.add_network("green", AWS_VPC_ACCESS="10.0.0.7", AWS_RAW_ETHERNET="yes")
     cloud.oned.add_vnet('NAME="other"\nVN_MAD="bridge"\nBRIDGE="br0"')
     assert cloud.oneaws("vnet", "check").stdout.splitlines() == [
-        "ID NAME  BRIDGE  VNI     STATUS",
-        " 0 blue  brblue  100     ok",
-        " 1 green brgreen 1048577 ok",
+        "ID NAME  BRIDGE  VNI     VPC      RAW STATUS",
+        " 0 blue  brblue  100     NO       NO  ok",
+        " 1 green brgreen 1048577 10.0.0.7 YES ok",
     ]
     assert cloud.mutating_calls() == []
 

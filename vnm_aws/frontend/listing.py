@@ -153,6 +153,8 @@ def _checked(world: World, validation: Validation, network: Network) -> dict[str
         "NAME": network.name,
         "BRIDGE": network.bridge,
         "VNI": network.vlan_id or str(world.driver.vni_base + network.network_id),
+        "VPC": network.template.get(names.VPC_ACCESS, "").strip().upper() or "NO",
+        "RAW": network.template.get(names.RAW_ETHERNET, "").strip().upper() or "NO",
         "STATUS": "problem" if errors else "ok",
         "PROBLEMS": [str(error) for error in errors],
     }
