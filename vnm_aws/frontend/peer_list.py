@@ -11,7 +11,6 @@ from ..errors import AwsOvsError
 from ..names import INSTANCE_ID, PRIVATE_IP, VTEP
 from ..overlay import tunnels
 from ..overlay.tunnels import Peer, PeerList
-from .ec2 import Interface
 from .objects import Host
 from .world import World
 
@@ -38,6 +37,11 @@ def present(world: World) -> tuple[PeerList, AwsOvsError | None]:
 
 
 def _compose(world: World) -> PeerList:
+    """Compose the list of both worlds.
+
+    Raises:
+        AwsOvsError: EC2 cannot be read, or shows nothing of the hosts, which a wrong filter or Region brings about.
+    """
     instances = {host.template.get(INSTANCE_ID) for host in hosts(world)} - {None}
     if instances and not world.vpc_cidrs:
         what = f"EC2 shows no VPC of the hosts, nor an instance that matches {world.settings.host_filter}"
@@ -71,7 +75,7 @@ def _of_ranges(world: World) -> Iterator[str]:
 
 def _may_be_of_vms(world: World, address: str) -> bool:
     """Say whether a VM may have a private address: it is free, or a secondary one of a host."""
-    eni: Interface | None = world.eni_of_address.get(address)
+    eni = world.eni_of_address.get(address)
     return eni is None or (eni.eni_id in world.host_of_eni and eni.primary != address)
 
 
