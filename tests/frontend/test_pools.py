@@ -340,6 +340,18 @@ def test_a_private_address_that_was_taken_away_comes_back(cloud: Cloud) -> None:
     assert cloud.ec2.mutating_calls() == [ASSIGN, ASSOCIATE]
 
 
+def test_a_range_with_a_text_that_is_no_address_gets_one(cloud: Cloud) -> None:
+    metal(cloud, "h1")
+    pool = cloud.add_pool()
+    (eip,) = cloud.add_eips(1)
+    sync(cloud)
+    disassociate(cloud, eip)
+    wrong = range_of(cloud, pool, eip)
+    Client().update_range(pool, wrong.ar_id, {**wrong.attributes, "AWS_PRIVATE_IP": "10.0.0.300"})
+    assert len(fine(sync(cloud))) == 1
+    assert cloud.leads_to(eip)[1] == range_of(cloud, pool, eip).attributes["AWS_PRIVATE_IP"] != "10.0.0.300"
+
+
 def test_a_private_address_that_somebody_else_has_taken_is_replaced(cloud: Cloud) -> None:
     (host,) = metal(cloud, "h1")
     (stranger,) = cloud.ec2.add_instances(["database"])

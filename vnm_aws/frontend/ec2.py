@@ -23,7 +23,7 @@ from botocore.exceptions import (
     NoRegionError,
 )
 
-from ..addresses import Prefix, int_to_ip
+from ..addresses import Prefix, int_to_ip, is_ipv4
 from ..errors import AwsOvsError
 from .tags import TagFilter
 
@@ -114,8 +114,8 @@ class Subnet(NamedTuple):
         return map(int_to_ip, range(network.first + network.size - 2, network.first + 3, -1))
 
     def has(self, address: str) -> bool:
-        """Say whether an address is in its prefix."""
-        return address in Prefix(self.cidr, f"subnet {self.subnet_id}")
+        """Say whether an address is in its prefix; a text that is none is not."""
+        return is_ipv4(address) and address in Prefix(self.cidr, f"subnet {self.subnet_id}")
 
 
 class Rule(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..addresses import Prefix
+from ..addresses import Prefix, is_ipv4
 from ..errors import AwsOvsError
 from ..names import VTEP, VXLAN_PORT
 from . import peer_list
@@ -50,7 +50,7 @@ def _sets(world: World) -> _Sets:
     sets: dict[tuple[str, ...], list[Host]] = defaultdict(list)
     for host in peer_list.hosts(world):
         eni = world.interfaces.get(host.eni_id)
-        if eni is not None and eni.groups:
+        if eni is not None and eni.groups and is_ipv4(host.template[VTEP]):
             sets[eni.groups].append(host)
     return sets
 
