@@ -20,6 +20,9 @@ SIDE_KEY, PEER_KEY = "aws_ovs-on", "aws_ovs-peer"
 RUN, KEPT = "/run/aws_ovs", "/var/lib/aws_ovs"
 """Directories for what a reboot ends, and for what it does not."""
 
+PEER_LIST = f"{KEPT}/peers.json"
+"""What the front-end has told this node."""
+
 VXLAN_PORT = 4789
 """UDP port of the tunnels: the one that IANA gave to VXLAN."""
 CT_ZONE = VXLAN_PORT
@@ -60,6 +63,9 @@ NETWORK_PROBLEM = HOST_ERROR
 ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP = "AWS_ALLOCATION_ID", "EXTERNAL_IP", "AWS_PRIVATE_IP"
 
 # Of a network, and of a NIC in it: what its guests may do beyond the usual.
+FILTER_MAC, FILTER_IP = "FILTER_MAC_SPOOFING", "FILTER_IP_SPOOFING"
+"""NO: guests may send from other MACs, from other addresses."""
+
 VPC_ACCESS = "AWS_VPC_ACCESS"
 """Which private addresses guests may reach outside their network: NO, YES or prefixes."""
 

@@ -10,7 +10,7 @@ from lxml import etree
 from . import addresses, document, mtu
 from .document import Fields
 from .errors import AwsOvsError
-from .names import PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
+from .names import FILTER_IP, FILTER_MAC, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
 
 DRIVER = "aws_ovs"
 MAX_VNI = 0xFFFFFF
@@ -37,6 +37,7 @@ class Alias(NamedTuple):
     ports: PortRange | None
     gateway: str | None
     attach: bool
+    network_id: int = -1
 
 
 class Nic(NamedTuple):
@@ -70,6 +71,12 @@ class Nic(NamedTuple):
     def private_addresses(self) -> tuple[tuple[str | None, PortRange | None], ...]:
         """Return AWS_PRIVATE_IP and ports of the NIC and of each alias."""
         return ((self.private_ip, self.ports), *((alias.private_ip, alias.ports) for alias in self.aliases))
+
+    @property
+    def leases(self) -> tuple[tuple[int, str], ...]:
+        """List the private addresses, each with the network that it is of."""
+        leases = [(self.network_id, self.private_ip), *((alias.network_id, alias.private_ip) for alias in self.aliases)]
+        return tuple((network_id, address) for network_id, address in leases if address)
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -108,11 +115,12 @@ class Vm(NamedTuple):
 
 
 class LeavingAlias(NamedTuple):
-    """Tell what a detached alias had, as text: its parent's NIC_ID, and the addresses that it gave to it."""
+    """Tell what a detached alias had, as text: its parent's NIC_ID, the addresses that it gave to it, and its network."""
 
     parent_id: str
     ip: str
     private_ip: str
+    network_id: str
 
 
 class Leaving(NamedTuple):
@@ -184,7 +192,7 @@ def parse_leaving(text: bytes) -> Leaving:
 
 def _leaving_alias(texts: dict[str, str]) -> LeavingAlias:
     ip = "" if texts.get("EXTERNAL", "").upper() == "YES" else texts.get("IP", "")
-    return LeavingAlias(texts.get("PARENT_ID", ""), ip, texts.get(PRIVATE_IP, ""))
+    return LeavingAlias(texts.get("PARENT_ID", ""), ip, texts.get(PRIVATE_IP, ""), texts.get("NETWORK_ID", ""))
 
 
 def _vm(root: etree._Element, attached: list[etree._Element]) -> Vm:
@@ -206,6 +214,11 @@ def _vm(root: etree._Element, attached: list[etree._Element]) -> Vm:
         passthrough,
         tuple(target for target, own in targets.items() if target not in ("", own)),
     )
+
+
+def dns_servers(text: str) -> tuple[str, ...]:
+    """List the IPv4 addresses in DNS; what else is there concerns the guest only."""
+    return tuple(dict.fromkeys(filter(addresses.is_ipv4, text.replace(",", " ").split())))[:_MOST_DNS_SERVERS]
 
 
 def vpc_access(text: str, what: str) -> tuple[str, ...]:
@@ -268,12 +281,6 @@ class _NicFields(Fields):
 
     def vpc_access(self) -> tuple[str, ...]:
         return vpc_access(self.text(VPC_ACCESS), self.what(VPC_ACCESS))
-
-    def dns_servers(self) -> tuple[str, ...]:
-        """List the IPv4 addresses in DNS; what else is there concerns the guest only."""
-        return tuple(dict.fromkeys(filter(addresses.is_ipv4, self.text("DNS").replace(",", " ").split())))[
-            :_MOST_DNS_SERVERS
-        ]
 
     def ports(self) -> PortRange | None:
         """Read EXTERNAL_PORT_RANGE and INTERNAL_PORT_RANGE as oned writes them: `9001:9010` and `1-10/9001`."""
@@ -355,15 +362,15 @@ def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: 
         ip6=fields.ip6(),
         gateway=gateway,
         mtu=max(mtus) if mtus else None,
-        filter_mac=fields.enabled("FILTER_MAC_SPOOFING", True),
+        filter_mac=fields.enabled(FILTER_MAC, True),
         # A NIC of an Ethernet address range has no IP that could be told from a false one.
-        filter_ip=fields.enabled("FILTER_IP_SPOOFING", ip is not None or fields.floats),
+        filter_ip=fields.enabled(FILTER_IP, ip is not None or fields.floats),
         private_ip=private_ip,
         ports=fields.ports() if private_ip else None,
         attach=fields.enabled("ATTACH", False),
         raw_ethernet=fields.enabled(RAW_ETHERNET, False),
         vpc_access=fields.vpc_access(),
-        dns=fields.dns_servers(),
+        dns=dns_servers(fields.text("DNS")),
         aliases=tuple(_alias(alias, ip) for alias in aliases),
     )
 
@@ -380,4 +387,5 @@ def _alias(fields: _NicFields, parent_ip: str | None) -> Alias:
         ports=fields.ports() if private_ip else None,
         gateway=fields.address("GATEWAY"),
         attach=fields.enabled("ATTACH", False),
+        network_id=fields.number("NETWORK_ID", 0, 2**31 - 1) if fields.text("NETWORK_ID") else -1,
     )

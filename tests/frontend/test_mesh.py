@@ -331,10 +331,12 @@ def test_hosts_are_told_the_blocks_of_the_vpc_all_addresses_of_hosts_and_those_o
     cloud: Cloud, metal: list[Instance]
 ) -> None:
     h1, _ = metal
+    (blue,) = (network.network_id for network in Client().networks() if network.name == "blue")
     expected = {
         "vpc_cidrs": ["10.0.0.0/16"],
         "node_addresses": ["10.0.0.77", h1.public_ip],
         "private_ips": ["10.0.0.9", "10.0.0.101"],
+        "grants": [f"{blue} AWS_PRIVATE_IP 10.0.0.101", f"{blue} AWS_PRIVATE_IP 10.0.0.9"],
     }
     assert told_lists(cloud, "h1") == told_lists(cloud, "h2") == expected
     assert {key: shown(cloud)[key] for key in expected} == expected
@@ -377,18 +379,38 @@ def test_an_address_of_a_host_or_of_something_else_is_never_told_as_one_of_vms(
     assert tunnels.parse((cloud.ssh / "h1.list").read_bytes()).peers, "a host takes the list"
 
 
+def test_hosts_are_told_what_networks_grant_their_nics(cloud: Cloud, metal: list[Instance]) -> None:
+    granting: Any = {"GATEWAY": "192.168.7.1", "DNS": "10.0.0.2 192.0.2.53", "AWS_VPC_ACCESS": "10.0.0.5, 10.9.0.0/16"}
+    green = cloud.add_network("green", AR=RANGE.format(10, "10.0.0.103"), FILTER_MAC_SPOOFING="no", **granting)
+    cloud.add_network("other", VN_MAD="bridge", FILTER_IP_SPOOFING="NO")
+    # The owner of a network may write vectors, whose values OpenNebula hands down to NICs as if they were the network's.
+    vector = 'MTU=[ AWS_PRIVATE_IP="10.0.0.103", AWS_VPC_ACCESS="YES" ]'
+    cloud.add_network("red", AR=vector, AWS_VPC_ACCESS="NO", AWS_RAW_ETHERNET="NO", FILTER_IP_SPOOFING="YES", DNS="::1")
+    assert called(cloud) == ["h1", "h2"]
+    assert [line for line in told_lists(cloud, "h1")["grants"] if not line.endswith((".101", ".9"))] == [
+        f"{green} AWS_PRIVATE_IP 10.0.0.103",
+        f"{green} AWS_VPC_ACCESS 10.0.0.5/32",
+        f"{green} AWS_VPC_ACCESS 10.9.0.0/16",
+        f"{green} DNS 10.0.0.2",
+        f"{green} DNS 192.0.2.53",
+        f"{green} FILTER_MAC_SPOOFING NO",
+        f"{green} GATEWAY 192.168.7.1",
+    ]
+
+
 @pytest.mark.parametrize("action", ["DescribeInstances", "DescribeNetworkInterfaces", "DescribeVpcs"])
-def test_while_ec2_fails_hosts_keep_their_list_and_the_mesh_is_still_shown(
+def test_while_ec2_fails_hosts_keep_what_it_said_and_the_mesh_is_still_shown(
     cloud: Cloud, metal: list[Instance], action: str
 ) -> None:
-    cloud.add_network("green", AR=ranges("10.0.0.103"))
-    before = cloud.ssh_calls()
+    green = cloud.add_network("green", AR=ranges("10.0.0.103"))
+    before = told_lists(cloud, "h1")
     cloud.ec2.fail_next(action, "AuthFailure", times=2)
     (problem,) = sync(cloud).problems
     assert problem.target == "mesh"
     assert "AuthFailure" in problem.text
     assert [line["LIST"] for line in shown(cloud)["hosts"]] == ["ok", "ok"]
-    assert cloud.ssh_calls() == before
+    grants = [*before["grants"], f"{green} AWS_PRIVATE_IP 10.0.0.103"]
+    assert told_lists(cloud, "h1") == {**before, "grants": grants}, "only what oned says is new"
     assert called(cloud) == ["h1", "h2"]
 
 

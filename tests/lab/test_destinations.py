@@ -54,6 +54,10 @@ VMS = {
 }
 
 
+GRANTS = ["0 GATEWAY 192.168.0.1", "11 GATEWAY 192.168.0.1", "1 GATEWAY 192.168.0.1", "0 AWS_PRIVATE_IP 10.0.0.41"]
+"""What the networks of `VMS` let all their NICs do."""
+
+
 def told(lab: Lab, **lists: list[str]) -> str:
     """A peer list without h3."""
     peers = [{"name": name, "vtep": lab.hosts[name].instance.private_ip} for name in ("h1", "h2")]
@@ -206,6 +210,36 @@ def test_a_vpc_of_public_addresses_is_closed_too(cloud: Lab) -> None:
     finally:
         tell(cloud, told(cloud))
     assert pings(cloud.guest(4), SERVER) == _ANSWERED
+
+
+def test_a_nic_may_do_only_what_its_network_grants_and_at_once(cloud: Lab) -> None:
+    guest = cloud.guest(6)  # its NIC says AWS_VPC_ACCESS = YES
+    try:
+        tell(cloud, told(cloud, grants=GRANTS))
+        assert fetches(guest, INSTANCE) == _REFUSED
+        assert fetches(guest, SERVER) == cloud.hosts["h1"].instance.public_ip
+        tell(cloud, told(cloud, grants=[*GRANTS, "0 AWS_VPC_ACCESS 0.0.0.0/0"]))
+        assert fetches(guest, INSTANCE) == NODE
+        assert pings(cloud.guest(4), INSTANCE) == _REFUSED, "what a network grants, a NIC need not have"
+        tell(cloud, told(cloud, grants=[line for line in GRANTS if not line.startswith("0 GATEWAY")]))
+        assert pings(guest, SERVER) == _REFUSED, "nobody leaves a network without a gateway"
+        assert fetches(cloud.guest(1), SERVER) == "54.10.20.41", "but who has an Elastic IP"
+        cloud.hosts["h1"].run(["aws-ovs", "restore"])
+        assert pings(guest, SERVER) == _REFUSED
+    finally:
+        tell(cloud, told(cloud))
+    assert fetches(guest, INSTANCE) == NODE
+
+
+def test_the_private_address_of_another_network_is_refused(cloud: Lab) -> None:
+    try:
+        tell(cloud, told(cloud, grants=[*GRANTS, "7 AWS_PRIVATE_IP 10.0.0.48"]))
+        done = cloud.driver("h1", "pre", (), vm(10, "10.0.0.48"))
+        assert done.returncode == 1
+        assert "AWS_PRIVATE_IP 10.0.0.48 is an address of network 7, not of network 0" in done.stderr
+        assert cloud.driver("h1", "pre", (), vm(10, "10.0.0.49")).returncode == 0, "nobody has granted it yet"
+    finally:
+        tell(cloud, told(cloud))
 
 
 def test_restore_builds_the_same(cloud: Lab) -> None:

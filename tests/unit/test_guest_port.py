@@ -95,7 +95,7 @@ def test_what_is_left_without_an_alias_is_what_the_nic_alone_would_have(external
     both, alone = (plan(1, one, 5, TRANSIT, {}, set()) for one in (nic, nic._replace(aliases=())))
     (alias,) = vm.parse_leaving(document).aliases
     assert alias.parent_id == "0"
-    assert without(both, alias.ip, alias.private_ip, TRANSIT, set()) == alone
+    assert without(both, alias, TRANSIT, set()) == alone
 
 
 def test_an_ipv6_address_is_claimed_like_any_other() -> None:

@@ -11,6 +11,8 @@ from ..addresses import Prefix
 from ..names import RUN
 from ..overlay import flows, openflow
 from ..overlay.bridges import Transaction
+from ..overlay.grants import Grants
+from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
 from ..underlay import eni
 
@@ -35,11 +37,16 @@ class Node:
         self.transit = Prefix(settings.transit_range, "transit_range")
         self._apply_flows = apply_flows
         self.read_flows = read_flows
+        self.grants = Grants.load()
 
     @classmethod
     def find(cls, settings: config.Config, dry_run: bool = False) -> Node:
         """Find the parts of this node, all of which must be usable; the caller holds the lock."""
         return cls(settings, eni.find(settings.underlay_interface), Ovsdb(), dry_run)
+
+    def limited(self, ports: list[GuestPort]) -> list[GuestPort]:
+        """List guest ports as far as their networks grant what they are."""
+        return [self.grants.limit(port, self.transit) for port in ports]
 
     def observe(self) -> flows.Observed:
         """Read our guest and patch ports."""

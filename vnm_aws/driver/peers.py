@@ -7,6 +7,7 @@ import contextlib
 from .. import files
 from ..names import OVERLAY
 from ..overlay import tunnels
+from ..overlay.grants import Grants
 from ..overlay.pipeline import overlay_bridge
 from .node import Node
 
@@ -38,7 +39,14 @@ def run(node: Node, document: bytes | None) -> None:
 
 
 def _follow(node: Node) -> None:
-    told = tunnels.load()
+    told, grants = tunnels.load(), Grants.load()
+    if grants != node.grants:
+        # What VMs may do has changed: all their flows are made again, in one step.
+        from . import restore
+
+        node.grants = grants
+        restore.run(node)
+        return
     changes = tunnels.plan(node.db, told.peers, node.underlay.address)
     node.commit(changes)
     forget = [overlay_bridge.forget_learned()] if changes.operations else []

@@ -41,6 +41,8 @@ def plan_ports(
     mappings = {port.nic_id: dict(port.mappings) for port in known}
     planned: list[GuestPort] = []
     for nic in nics:
+        for network_id, private_ip in nic.leases:
+            node.grants.refuse_private_ip(network_id, private_ip)
         kept = mappings.get(nic.nic_id, {})
         # What another NIC of the VM has is not free either, planned already or not.
         elsewhere = used | own - set(kept.values())
@@ -110,7 +112,7 @@ def without_aliases(node: Node, observed: Observed, vm: Leaving, known: list[Gue
     for alias in vm.aliases:
         if alias.parent_id in ports:
             parent = ports[alias.parent_id]
-            ports[alias.parent_id] = without(parent, alias.ip, alias.private_ip, node.transit, used)
+            ports[alias.parent_id] = without(parent, alias, node.transit, used)
     return [ports[number] for number in dict.fromkeys(alias.parent_id for alias in vm.aliases) if number in ports]
 
 
@@ -163,6 +165,7 @@ def _save(node: Node, change: Change) -> None:
 
 
 def carry_out(node: Node, observed: Observed, change: Change) -> None:
+    change = change._replace(after=node.limited(change.after))
     new = change.concerning(change.after)
     # What a port is called is a user's word, what it is marked as is not.
     marks = {mark(change.vm_id, nic_id) for nic_id in change.concerned}

@@ -75,7 +75,7 @@ def plans(node: Node, stored: state.Stored) -> Iterator[bridges.Transaction]:
         networks = {(port.bridge, port.vni) for port in stored.ports}
         yield bridges.plan_networks(node.db, networks, node.config.datapath_type)
     yield tunnels.plan(node.db, tunnels.load().peers, node.underlay.address)
-    yield bridges.plan_guests(node.db, stored.ports, untouched=stored.unreadable)
+    yield bridges.plan_guests(node.db, node.limited(stored.ports), untouched=stored.unreadable)
 
 
 def all_flows(node: Node, stored: state.Stored) -> Bundles:
@@ -93,7 +93,7 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
         *destinations.node(settings.transit_range),
         *mesh_flows(node, tunnels.load()),
     ]
-    bundles = flows.all_flows(observed, base, stored.ports, settings.gateway_mac, node.transit)
+    bundles = flows.all_flows(observed, base, node.limited(stored.ports), settings.gateway_mac, node.transit)
     for bridge, lines in bundles.items():
         for vm_id in stored.unreadable:
             lines += node.read_flows(bridge, flow.of_vm(vm_id))

@@ -108,7 +108,7 @@ def _decode(document: Any, vm_id: int) -> list[GuestPort]:
 
 def _port(fields: dict[str, Any]) -> GuestPort:
     port: GuestPort = _fill(GuestPort, fields)
-    numbers = (port.vm_id, port.nic_id, port.vni, port.network_id)
+    numbers = (port.vm_id, port.nic_id, port.vni, port.network_id, *port.alias_networks)
     texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways, *port.vpc_access, *port.dns)
     if not all(isinstance(value, int) for value in numbers) or not all(isinstance(value, str) for value in texts):
         raise TypeError(fields)
@@ -120,7 +120,9 @@ def _port(fields: dict[str, Any]) -> GuestPort:
         gateways=tuple(port.gateways),
         vpc_access=tuple(port.vpc_access),
         dns=tuple(port.dns),
+        alias_networks=tuple(port.alias_networks),
         mappings=tuple(_fill(Mapping, mapping) for mapping in port.mappings),
+        withheld=tuple(_fill(Mapping, mapping) for mapping in port.withheld),
         shared=tuple(_shared(shared) for shared in port.shared),
     )
 

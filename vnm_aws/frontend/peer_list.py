@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 
 from .. import files
 from ..addresses import ip_to_int, ipv4
 from ..errors import AwsOvsError
-from ..names import INSTANCE_ID, PRIVATE_IP, VTEP
+from ..names import FILTER_IP, FILTER_MAC, INSTANCE_ID, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS, VTEP
 from ..overlay import tunnels
+from ..overlay.grants import grant
 from ..overlay.tunnels import Peer, PeerList
+from ..vm import dns_servers, vpc_access
 from .objects import Host
 from .world import World
 
@@ -56,7 +59,30 @@ def _compose(world: World) -> PeerList:
         tuple(sorted(world.vpc_cidrs)),
         _sorted(nodes - endpoints),
         _sorted(private_ips - nodes - endpoints),
+        _grants(world),
     )
+
+
+def _grants(world: World) -> tuple[str, ...]:
+    """List what networks let their NICs do: the values of single attributes, which only administrators write."""
+    lines: set[str] = set()
+    for network in world.networks:
+        for values in (network.template, *(item.attributes for item in network.ranges)) if network.ours else ():
+            lines.update(grant(network.network_id, attribute, value) for attribute, value in _granted(values))
+    return tuple(sorted(lines))
+
+
+def _granted(values: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Read the attributes of a network or range as nodes read those of a NIC; what is not valid grants nothing."""
+    for attribute in (PRIVATE_IP, "GATEWAY"):
+        with contextlib.suppress(AwsOvsError):
+            yield attribute, ipv4(values.get(attribute, ""), attribute)
+    with contextlib.suppress(AwsOvsError):
+        yield from ((VPC_ACCESS, prefix) for prefix in vpc_access(values.get(VPC_ACCESS, ""), VPC_ACCESS))
+    yield from (("DNS", server) for server in dns_servers(values.get("DNS", "")))
+    for attribute, word in ((RAW_ETHERNET, "YES"), (FILTER_MAC, "NO"), (FILTER_IP, "NO")):
+        if values.get(attribute, "").strip().upper() == word:
+            yield attribute, word
 
 
 def _sorted(addresses: set[str]) -> tuple[str, ...]:
@@ -87,7 +113,7 @@ def remembered(world: World) -> PeerList:
     except (AwsOvsError, OSError):
         last = PeerList([])
     known = private_ips & {*last.private_ips} if last.peers else private_ips - {peer.vtep for peer in peers}
-    return PeerList(peers, last.vpc_cidrs, last.node_addresses, _sorted(known))
+    return PeerList(peers, last.vpc_cidrs, last.node_addresses, _sorted(known), _grants(world))
 
 
 def document(peer_list: PeerList) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..addresses import Prefix, int_to_ip
 from ..errors import AwsOvsError
-from ..vm import Nic, PortRange
+from ..vm import LeavingAlias, Nic, PortRange
 
 
 class Claim(NamedTuple):
@@ -93,12 +93,19 @@ class GuestPort(NamedTuple):
     raw_ethernet: bool = False
     vpc_access: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    alias_networks: tuple[int, ...] = ()
+    withheld: tuple[Mapping, ...] = ()
+    """Mappings that are not in force, see `grants`; their addresses are taken all the same."""
 
     @property
     def claims(self) -> list[Claim]:
         """List the claims: MAC and addresses in the VNI, private addresses and ports."""
         own = [Claim(address, self.vni) for address in (self.mac, *self.addresses, *self.ip6)]
-        return [*own, *(Claim(mapping.outside) for mapping in self.mappings), *(shared.claim for shared in self.shared)]
+        return [
+            *own,
+            *(Claim(mapping.outside) for mapping in (*self.mappings, *self.withheld)),
+            *(shared.claim for shared in self.shared),
+        ]
 
 
 def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], used: set[str]) -> GuestPort:
@@ -131,19 +138,23 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
     return GuestPort(
         vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
         nic.filter_mac, nic.filter_ip, mappings, shared, nic.network_id, nic.raw_ethernet, nic.vpc_access, nic.dns,
+        tuple(alias.network_id for alias in nic.aliases),
     )  # fmt: skip
 
 
-def without(port: GuestPort, address: str, private_ip: str, transit: Prefix, used: set[str]) -> GuestPort:
+def without(port: GuestPort, alias: LeavingAlias, transit: Prefix, used: set[str]) -> GuestPort:
     """Derive the port of a NIC that loses an alias, of what the port has.
 
     Args:
         port: the port as it is.
-        address: the alias' address in the guest; none when the alias leads to the NIC's own.
-        private_ip: the alias' private address, if it has one.
+        alias: the alias.
         transit: where transit addresses come from.
         used: transit addresses in use; the ones that this port gets are added.
     """
+    address, private_ip = alias.ip, alias.private_ip
+    networks = [str(network_id) for network_id in port.alias_networks]
+    if alias.network_id in networks:
+        networks.remove(alias.network_id)
     outside = {inside: node_side for inside, node_side in port.mappings if inside != address}
     gone = {node_side for inside, node_side in port.mappings if inside == address}
     shared = [one for one in port.shared if one.private_ip != private_ip and one.outside not in gone]
@@ -156,6 +167,7 @@ def without(port: GuestPort, address: str, private_ip: str, transit: Prefix, use
         addresses=tuple(one for one in port.addresses if one != address),
         mappings=tuple(Mapping(inside, node_side) for inside, node_side in outside.items()),
         shared=tuple(shared),
+        alias_networks=tuple(map(int, networks)),
     )
 
 

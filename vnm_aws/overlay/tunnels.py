@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from ..addresses import Prefix, ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
-from ..names import KEPT, OVERLAY, PEER_KEY, ROLE, VXLAN_PORT
+from ..names import OVERLAY, PEER_KEY, PEER_LIST, ROLE, VXLAN_PORT
 from .bridges import Transaction, port_number, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, select
 from .pipeline import destinations, flow, overlay_bridge
 
-PEERS = f"{KEPT}/peers.json"
-SIZE_LIMIT = 1 << 20
+PEERS = PEER_LIST
+SIZE_LIMIT = 4 << 20
 
 _BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000", "check_tnl_key": "true"}
 """Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down.
@@ -23,8 +23,8 @@ guest to UDP port 3784 for it.
 """
 
 
-_MOST = 20_000
-"""More addresses than a VPC has, in any list of the document."""
+_MOST = 50_000
+"""Of the entries of each list; a VPC has fewer addresses."""
 
 
 class Peer(NamedTuple):
@@ -42,12 +42,14 @@ class PeerList(NamedTuple):
         vpc_cidrs: the CIDR blocks of the VPC; none when the front-end has not told them.
         node_addresses: addresses of the nodes beside their VXLAN endpoints, the public ones too.
         private_ips: the private addresses that VMs may have, wherever they run (AWS_PRIVATE_IP of address ranges).
+        grants: what networks let their NICs do, see `grants`; None when the front-end has not told it.
     """
 
     peers: list[Peer]
     vpc_cidrs: tuple[str, ...] = ()
     node_addresses: tuple[str, ...] = ()
     private_ips: tuple[str, ...] = ()
+    grants: tuple[str, ...] | None = None
 
 
 def parse(text: bytes) -> PeerList:
@@ -72,17 +74,18 @@ def parse(text: bytes) -> PeerList:
         peer = Peer(name, ipv4(vtep, f"peer {shown(name)}: vtep"))
         if peers.setdefault(peer.vtep, peer) is not peer:
             raise AwsOvsError(f"two peers have the VXLAN endpoint {peer.vtep}", "correct the peer list")
-    lists = {key: _texts(document, key) for key in PeerList._fields[1:]}
+    lists = {key: _texts(document, key) for key in ("vpc_cidrs", "node_addresses", "private_ips")}
+    grants = None if document.get("grants") is None else tuple(_texts(document, "grants"))
     cidrs = tuple(str(Prefix(text, "the peer list: vpc_cidrs")) for text in lists.pop("vpc_cidrs"))
     others = {key: tuple(ipv4(text, f"the peer list: {key}") for text in texts) for key, texts in lists.items()}
-    return PeerList(list(peers.values()), cidrs, **others)
+    return PeerList(list(peers.values()), cidrs, **others, grants=grants)
 
 
 def _texts(document: dict[str, Any], key: str) -> list[str]:
     """Read one of the lists that may be missing."""
     texts = document.get(key, [])
     if not isinstance(texts, list) or len(texts) > _MOST or not all(isinstance(text, str) for text in texts):
-        raise AwsOvsError(f"the peer list: {key} is not a list of addresses", "run 'oneaws mesh sync --all' again")
+        raise AwsOvsError(f"the peer list: {key} is not a list of texts", "run 'oneaws mesh sync --all' again")
     return sorted(set(texts))
 
 
@@ -100,7 +103,7 @@ def digest(told: PeerList) -> str:
     import hashlib  # costs 3 ms, and a VM's start needs none
 
     lines = sorted(f"{peer.name} {peer.vtep}" for peer in told.peers)
-    lines += [f"{key} {text}" for key in PeerList._fields[1:] for text in sorted(getattr(told, key))]
+    lines += [f"{key} {text}" for key in PeerList._fields[1:] for text in sorted(getattr(told, key) or ())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
