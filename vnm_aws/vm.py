@@ -258,7 +258,7 @@ class _NicFields(Fields):
         own = port_name(vm_id, self.number("NIC_ID", 0, 65535))
         if target != own:
             what = f"{self.what('TARGET')} {target} is not {own}, the name of the NIC's own port"
-            raise AwsOvsError(what, "detach the NIC and attach it again without TARGET")
+            raise AwsOvsError(what, "instantiate the VM, or attach the NIC, without TARGET")
         return target
 
     def ip6(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vnm_aws import document, names, vm
+from vnm_aws.frontend import validation
 
 REPOSITORY = Path(__file__).parents[2]
 INSTALL = REPOSITORY / "install.sh"
@@ -73,6 +74,10 @@ def test_every_attribute_that_the_driver_reads_has_its_row() -> None:
 def test_the_table_says_what_install_restricts() -> None:
     assert in_table("VMs") == set(shell("RESTRICTED_VM"))
     assert in_table("networks") == set(shell("RESTRICTED_VNET"))
+
+
+def test_what_is_restricted_for_vms_may_not_be_inside_of_another_attribute() -> None:
+    assert set(shell("RESTRICTED_VM")) == validation.OF_NICS
 
 
 def test_what_a_nic_inherits_is_restricted_or_harmless() -> None:

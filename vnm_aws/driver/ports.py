@@ -101,7 +101,7 @@ def refuse_targets(node: Node, vm: Vm) -> None:
     for target, reply in zip(vm.foreign_targets, node.db.transact(rows), strict=True):
         if any(ROLE in as_dict(row["external_ids"]) for row in reply):
             what = f"TARGET {target} of a NIC of another driver is a port of aws_ovs on this node"
-            raise AwsOvsError(what, "detach the NIC and attach it again without TARGET")
+            raise AwsOvsError(what, "instantiate the VM, or attach the NIC, without TARGET")
 
 
 def without_aliases(node: Node, observed: Observed, vm: Leaving, known: list[GuestPort]) -> list[GuestPort]:

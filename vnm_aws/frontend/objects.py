@@ -7,6 +7,7 @@ leases; `one.vn.info` has them. Only lxml is needed, so that a hook can see quic
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from lxml import etree
@@ -67,7 +68,8 @@ class AddressRange(NamedTuple):
 class Network(NamedTuple):
     """A virtual network. `owner` is the ID of a user.
 
-    `asked` are the ranges of a network that is being created, which oned makes afterwards.
+    `asked` are the ranges of a network that is being created, which oned makes afterwards. `nested` are the attributes
+    that are inside of others, as `MTU/DNS`, but for what oned itself has so.
     """
 
     network_id: int
@@ -82,6 +84,7 @@ class Network(NamedTuple):
     template: dict[str, str]
     ranges: tuple[AddressRange, ...]
     asked: tuple[dict[str, str], ...]
+    nested: tuple[str, ...]
 
     def spans(self) -> list[tuple[int, int]]:
         """List the first and last address of each range, as numbers; ranges without IPv4 addresses have none."""
@@ -134,6 +137,12 @@ class Hook(NamedTuple):
 def _plain(element: etree._Element | None) -> dict[str, str]:
     """Read the plain attributes of a template; those that have elements of their own are left out."""
     return {str(item.tag): item.text or "" for item in element if not len(item)} if element is not None else {}
+
+
+def _nested(template: etree._Element | None) -> Iterator[str]:
+    for outer in template if template is not None else ():
+        if outer.tag not in ("AR", "VNET_UPDATE"):
+            yield from (f"{outer.tag}/{inner.tag}" for inner in outer)
 
 
 def _text(element: etree._Element, path: str) -> str:
@@ -198,6 +207,7 @@ def read_network(element: etree._Element) -> Network:
         _plain(template),
         tuple(_range(item) for item in element.iterfind("AR_POOL/AR")),
         tuple(_plain(item) for item in asked),
+        tuple(_nested(template)),
     )
 
 

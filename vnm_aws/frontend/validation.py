@@ -11,7 +11,7 @@ from ..addresses import Prefix, int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..document import enabled
 from ..errors import AwsOvsError
-from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS, VTEP
+from ..names import ALLOCATION_ID, EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS, VTEP
 from ..overlay.bridges import RESERVED
 from ..vm import MAX_VNI, vpc_access
 from .free_addresses import prefix_of
@@ -21,6 +21,25 @@ from .world import World
 
 _VNI_STEP = 1 << 20
 """More than there are network IDs: a VNI that a network may choose for itself is no other network's, modulo this."""
+
+
+OF_NICS = {
+    *(
+        PRIVATE_IP,
+        ALLOCATION_ID,
+        EXTERNAL_IP,
+        VPC_ACCESS,
+        RAW_ETHERNET,
+        "GATEWAY",
+        "DNS",
+        "TARGET",
+        "ATTACH",
+        "VLAN_ID",
+    ),
+    *("FILTER_IP_SPOOFING", "FILTER_MAC_SPOOFING", "EXTERNAL_PORT_RANGE", "INTERNAL_PORT_RANGE"),
+    *("IP6_LINK", "IP6_ULA", "IP6_GLOBAL"),
+}
+"""What only administrators may write into NICs: RESTRICTED_VM of install.sh."""
 
 
 class Validation:
@@ -50,6 +69,7 @@ class Validation:
             lambda: self._vnis(network),
             lambda: _mtu(network, self._config),
             lambda: _access(network),
+            lambda: _nested(network),
             lambda: _subnet(network),
             lambda: _ranges(network),
             lambda: self._private_addresses(network),
@@ -203,6 +223,15 @@ def _access(network: Network) -> None:
     for where, values in (("", network.template), *(("AR: ", values) for values in _each(network))):
         vpc_access(values.get(VPC_ACCESS, "").strip(), f"{where}{VPC_ACCESS}")
         enabled(values.get(RAW_ETHERNET, "").strip(), f"{where}{RAW_ETHERNET}", False)
+
+
+def _nested(network: Network) -> None:
+    """Refuse attributes of NICs inside of others: oned gives them to the NICs, and restricts nobody to write them."""
+    for path in network.nested:
+        outer, _, inner = path.partition("/")
+        if inner in OF_NICS:
+            what = f"{outer} has {inner} inside, which the network's NICs would get past the restrictions of oned.conf"
+            raise AwsOvsError(what, f"remove {outer}: onevnet update {network.network_id}")
 
 
 def _each(network: Network) -> Iterator[dict[str, str]]:
