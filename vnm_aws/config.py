@@ -30,12 +30,14 @@ class Config(NamedTuple):
     vni_base: int = 1048576
     gateway_mac: str = "02:a5:0e:00:00:01"
     transit_range: str = "198.18.0.0/15"
+    learned_macs: int = 64
     lock_timeout: int = 60
 
 
 _RANGES = {
     "internet_mtu": (mtu.LEAST + mtu.VXLAN_OVERHEAD, mtu.VPC),  # guests must be left what the driver asks of them
     "vni_base": (1, 16_000_000),  # tunnels speak of themselves with VNI 0
+    "learned_macs": (1, 4096),
     "lock_timeout": (1, 3600),
 }
 

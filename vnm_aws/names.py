@@ -14,6 +14,8 @@ ROLE = "aws_ovs"
 PORT_KEY, NETWORK_KEY, CLAIMS_KEY, VNET_KEY = "aws_ovs-port", "aws_ovs-network", "aws_ovs-claims", "aws_ovs-vnet"
 """The keys that say which NIC (`VM/NIC`) and network (`BRIDGE/VNI`) a port is of, what its guest claims, and which
 NETWORK_ID OpenNebula gives the network."""
+SWITCH_KEY = "aws_ovs-switch"
+"""The key that says what the other ports of a network must know of a port: see guest_port.Member."""
 SIDE_KEY, PEER_KEY = "aws_ovs-on", "aws_ovs-peer"
 """The keys that say on which bridge a patch port is, and to which peer a tunnel leads."""
 

@@ -8,8 +8,9 @@ import pytest
 
 from tests.unit.documents import recorded, with_value
 from tests.unit.test_guest_port import ports
-from vnm_aws.overlay import pipeline
-from vnm_aws.overlay.pipeline import destinations, flow, overlay_bridge, vnet_bridge
+from vnm_aws.overlay import comparison, pipeline
+from vnm_aws.overlay.guest_port import Member
+from vnm_aws.overlay.pipeline import announcement, destinations, flow, overlay_bridge, vnet_bridge
 
 GATEWAY_MAC = "02:a5:0e:00:00:01"
 
@@ -23,16 +24,26 @@ def test_cookies_name_vm_and_nic() -> None:
 def test_every_flow_of_a_port_carries_its_cookie() -> None:
     for port in ports(recorded("deploy-ports", "03-post.xml")):
         wanted = f"cookie={flow.port_cookie(5, port.nic_id):#x},"
-        lines = vnet_bridge.port(port, 3, GATEWAY_MAC) + overlay_bridge.port(port, 4, GATEWAY_MAC)
+        lines = vnet_bridge.port(port, 3, GATEWAY_MAC, 64) + overlay_bridge.port(port, 4, GATEWAY_MAC)
         assert [line for line in lines if wanted not in line] == []
 
 
 def test_a_vm_is_deleted_without_its_neighbour() -> None:
-    text = flow.delete_vm(1).partition("cookie=")[2]
-    value, mask = (int(part, 16) for part in text.split("/"))
-    assert flow.port_cookie(1, 65535) & mask == value
-    assert flow.port_cookie(2, 0) & mask != value
-    assert flow.NODE_COOKIE & mask != value
+    for line, cookie in zip(flow.delete_vm(1), (flow.port_cookie, flow.learned_at_port), strict=True):
+        value, mask = (int(part, 16) for part in line.partition("cookie=")[2].split("/"))
+        assert cookie(1, 65535) & mask == value
+        assert cookie(2, 0) & mask != value
+        assert flow.NODE_COOKIE & mask != value
+
+
+def test_what_is_learned_is_told_from_what_is_written() -> None:
+    learned = (flow.learned_at_port(5, 1), flow.learned_in_network(100))
+    written = (flow.port_cookie(5, 1), flow.network_cookie(100), flow.NODE_COOKIE, 0)
+    assert [flow.is_learned(cookie) for cookie in (*learned, *written)] == [True] * 2 + [False] * 4
+    assert (
+        comparison.cookie(f"-table=30 cookie={learned[1]:#x} hard_timeout=300 reg1=0x64 actions=output:1") == learned[1]
+    )
+    assert comparison.cookie("+table=3 in_port=1 actions=learn(table=25,cookie=0xa80000)") == 0
 
 
 def test_link_local_is_eui64() -> None:
@@ -43,16 +54,46 @@ def test_filters_off_leave_only_the_port() -> None:
     document = recorded("deploy", "03-post.xml")
     for key in ("FILTER_MAC_SPOOFING", "FILTER_IP_SPOOFING"):
         document = with_value(document, f"TEMPLATE/NIC/{key}", "NO")
-    allowed = [line for line in vnet_bridge.port(ports(document)[0], 3, GATEWAY_MAC) if "priority=90" in line]
+    allowed = [line for line in vnet_bridge.port(ports(document)[0], 3, GATEWAY_MAC, 64) if "priority=90" in line]
     assert len(allowed) == 1
     assert "priority=90,in_port=3 " in allowed[0]
 
 
 def test_frames_from_a_tunnel_go_to_local_ports_only() -> None:
-    (from_tunnel,) = [line for line in overlay_bridge.network(100, [7]) if "tun_id=" in line]
+    lines = overlay_bridge.network(100, [7], [])
+    (from_tunnel,) = [line for line in lines if "table=22,priority=10," in line]
     assert from_tunnel.endswith("resubmit(,32)")
-    (local,) = [line for line in overlay_bridge.network(100, [7]) if "table=32" in line]
+    (local,) = [line for line in lines if "table=32" in line]
     assert local.endswith("actions=output:7")
+
+
+def member(number: int, any_mac: bool = False) -> Member:
+    return Member(f"02:00:00:00:00:{number:02x}", any_mac, ("192.168.0.1",), number)
+
+
+def test_a_bridge_learns_only_where_a_nic_may_have_several_macs() -> None:
+    filtered, nested = [member(1), member(2)], [member(1), member(2, any_mac=True)]
+    assert not any("learn(" in line for line in vnet_bridge.network(100, 9, filtered, filtered, GATEWAY_MAC))
+    lines = vnet_bridge.network(100, 9, nested, nested, GATEWAY_MAC)
+    (unknown,) = [line for line in lines if "table=26,priority=0," in line]
+    assert unknown.endswith("actions=output:2,output:9")
+    # On another bridge of the network nothing is learned, and what comes from there has its own MAC here, too.
+    assert not any("learn(" in line for line in vnet_bridge.network(100, 9, [member(1)], nested, GATEWAY_MAC))
+    (refused,) = [line for line in lines if "dl_src=02:00:00:00:00:01" in line]
+    assert refused.endswith("actions=drop")
+
+
+def test_a_member_is_read_as_it_is_written() -> None:
+    for written in (member(3), member(4, any_mac=True), Member("", False, ())):
+        assert Member.parse(str(written), written.number) == written
+
+
+def test_an_announcement_is_to_the_group_that_guests_cannot_reach() -> None:
+    for asks, asking in ((True, True), (False, False)):
+        group = int(announcement.frame("02:00:c0:a8:00:0a", asks)[:12], 16)
+        for text, wanted in ((announcement.GROUPS, True), (announcement.ASKING, asking)):
+            value, mask = (int(part.replace(":", ""), 16) for part in text.split("/"))
+            assert (group & mask == value) == wanted
 
 
 def test_the_drawing_and_the_manual_have_every_table() -> None:

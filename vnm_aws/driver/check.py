@@ -215,8 +215,7 @@ def _flows(node: Node, stored: state.Stored) -> Iterator[Difference]:
 
 
 def _owner(line: str) -> str:
-    _, has_cookie, rest = line.partition("cookie=")
-    cookie = int(rest.split(",")[0].split()[0], 16) if has_cookie else 0
+    cookie = comparison.cookie(line)
     whose = flow.owner(cookie)
     if whose:
         return f" of VM {whose[0]} NIC {whose[1]}"

@@ -184,7 +184,7 @@ def carry_out(node: Node, observed: Observed, change: Change) -> None:
     names = {port.name for port in new}
     guests = [guest for guest in observed.guests if guest.name not in names and guest.ids.get(PORT_KEY) not in marks]
     guests += [OvsInterface(port.name, numbers[port.name], guest_ids(port)) for port in new if port.name in numbers]
-    bundles = changed_flows(Observed(guests, observed.patches), change, node.config.gateway_mac, node.transit)
+    bundles = changed_flows(Observed(guests, observed.patches), change, node.config)
     exists = {row["name"] for row in existing}
     node.flow({bridge: lines for bridge, lines in bundles.items() if bridge in exists})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import AwsOvsError
 from ..overlay import bridges
+from ..overlay.openflow import ALL_ANEW
 from ..vm import Vm
 from . import state
 from .node import Node
@@ -28,4 +29,6 @@ def run(node: Node, vm: Vm) -> None:
     node.ensure_base()  # first: what a reboot has left behind takes no address
     plan_ports(node, node.observe(), vm.vm_id, nics, state.load(vm.vm_id) or [])
     networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
-    node.commit(bridges.plan_networks(node.db, networks, node.config.datapath_type))
+    changes = bridges.plan_networks(node.db, networks, node.config.datapath_type)
+    node.commit(changes)
+    node.flow({bridge: [ALL_ANEW] for bridge in changes.bridges})

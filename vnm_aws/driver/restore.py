@@ -93,7 +93,7 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
         *destinations.node(settings.transit_range),
         *mesh_flows(node, tunnels.load()),
     ]
-    bundles = flows.all_flows(observed, base, node.limited(stored.ports), settings.gateway_mac, node.transit)
+    bundles = flows.all_flows(observed, base, node.limited(stored.ports), settings)
     for bridge, lines in bundles.items():
         for vm_id in stored.unreadable:
             lines += node.read_flows(bridge, flow.of_vm(vm_id))

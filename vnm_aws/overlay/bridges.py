@@ -21,6 +21,7 @@ from ..names import (
     REPAIR_PORT,
     ROLE,
     SIDE_KEY,
+    SWITCH_KEY,
     VNET_KEY,
 )
 from .guest_port import GuestPort
@@ -61,14 +62,14 @@ def patch_name(bridge: str, vni: int) -> tuple[str, str]:
     return f"p{tail}", f"q{tail}"
 
 
-GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY, VNET_KEY]
+GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY, SWITCH_KEY, VNET_KEY]
 
 
 def guest_ids(port: GuestPort) -> dict[str, str]:
     """Make the external_ids of a guest port's interface: the node's index of who has what."""
     claims = " ".join(map(str, port.claims))
     ids = {ROLE: "guest", PORT_KEY: mark(port.vm_id, port.nic_id), NETWORK_KEY: f"{port.bridge}/{port.vni}"}
-    ids[CLAIMS_KEY] = claims
+    ids |= {CLAIMS_KEY: claims, SWITCH_KEY: str(port.member)}
     if port.network_id >= 0:  # a file of an older version does not tell it
         ids[VNET_KEY] = str(port.network_id)
     return ids
@@ -92,12 +93,14 @@ class Transaction:
         operations: what to do.
         reasons: what is not as it should be, for people.
         strangers: those of the reasons that are about a port of no VM that the driver knows.
+        bridges: the bridges that it makes.
     """
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.reasons: list[str] = []
         self.strangers: list[str] = []
+        self.bridges: list[str] = []
         self._names = 0
 
     def name(self) -> str:
@@ -137,6 +140,7 @@ class Transaction:
 
     def bridge(self, name: str, role: str, datapath_type: str, ports: list[Any]) -> None:
         """Add a bridge of the driver with its LOCAL port and `ports`."""
+        self.bridges.append(name)
         local = self.port(None, name, {"type": "internal"})
         reference = self.name()
         row = {

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable
 
 from . import openflow
-from .pipeline import OverlayTable, flow
+from .pipeline import flow
 
 _ADD = "flow add "
-_LEARNED = (f"table={OverlayTable.LEARNED} ", f"cookie={flow.LEARNED_COOKIE:#x} ")
-"""What a flow has that the pipeline itself adds when it learns where a MAC is."""
 
 
 def compare(bridge: str, bundle: Iterable[str]) -> list[str]:
@@ -23,4 +22,10 @@ def compare(bridge: str, bundle: Iterable[str]) -> list[str]:
         file.writelines(f"{line.removeprefix(_ADD)}\n" for line in bundle if line.startswith(_ADD))
         file.flush()
         lines = openflow.ask("diff-flows", bridge, file.name, answers=(0, 2))
-    return [line for line in lines if not (line[1:].startswith(_LEARNED[0]) and _LEARNED[1] in line)]
+    return [line for line in lines if not flow.is_learned(cookie(line))]
+
+
+def cookie(line: str) -> int:
+    """Read the cookie out of the text of a flow; 0 when it has none."""
+    text = re.search(r"\bcookie=(0x[0-9a-f]+)", line.partition(" actions=")[0])
+    return int(text[1], 16) if text else 0

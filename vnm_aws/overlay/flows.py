@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..addresses import Prefix
-from ..names import NETWORK_KEY, OVERLAY, SIDE_KEY
+from ..config import Config
+from ..names import NETWORK_KEY, OVERLAY, SIDE_KEY, SWITCH_KEY
 from . import bridges
 from .bridges import OvsInterface
-from .guest_port import GuestPort
-from .openflow import Bundles
+from .guest_port import GuestPort, Member
+from .openflow import ALL_ANEW, Bundles
 from .ovsdb import Ovsdb
-from .pipeline import destinations, flow, overlay_bridge, vnet_bridge
+from .pipeline import announcement, destinations, flow, overlay_bridge, vnet_bridge
 
 
 class Observed(NamedTuple):
@@ -39,10 +40,10 @@ class Observed(NamedTuple):
         name = bridges.patch_name(bridge, vni)[far]
         return next((patch.ofport for patch in self.patches if patch.name == name), 0)
 
-    def members(self, bridge: str, vni: int) -> list[int]:
-        """List the port numbers of the guest ports of a network on its bridge."""
-        network = f"{bridge}/{vni}"
-        return [guest.ofport for guest in self.guests if guest.ids.get(NETWORK_KEY) == network and guest.ofport]
+    def members(self, vni: int, bridge: str = "") -> list[Member]:
+        """List the guest ports of a VNI that are plugged in, on all bridges or on one, by their port numbers."""
+        there = [guest for guest in self.guests if guest.ofport and _is_in(guest, vni, bridge)]
+        return sorted((Member.parse(guest.ids.get(SWITCH_KEY, ""), guest.ofport) for guest in there), key=_number)
 
     def far_patches(self, vni: int) -> list[int]:
         """List the port numbers on the overlay bridge of the patch ports of a VNI that lead to guest ports."""
@@ -53,6 +54,15 @@ class Observed(NamedTuple):
             for patch in self.patches
             if patch.ids.get(SIDE_KEY) == OVERLAY and patch.ids.get(NETWORK_KEY) in of_vni and patch.ofport
         ]
+
+
+def _is_in(guest: OvsInterface, vni: int, bridge: str) -> bool:
+    on, _, of = guest.ids.get(NETWORK_KEY, "").rpartition("/")
+    return of == str(vni) and bridge in ("", on)
+
+
+def _number(member: Member) -> int:
+    return member.number
 
 
 class Change(NamedTuple):
@@ -80,9 +90,7 @@ def observe(db: Ovsdb) -> Observed:
     return Observed(bridges.as_interfaces(guests), bridges.as_interfaces(patches))
 
 
-def all_flows(
-    observed: Observed, node: list[str], ports: Iterable[GuestPort], gateway_mac: str, transit: Prefix
-) -> Bundles:
+def all_flows(observed: Observed, node: list[str], ports: Iterable[GuestPort], settings: Config) -> Bundles:
     """Compile all flows of the driver's bridges; they replace what is there.
 
     Ports that are not plugged in get none. `node` are the flows of the overlay bridge that depend on no network.
@@ -90,51 +98,75 @@ def all_flows(
     numbers = observed.numbers()
     plugged = [port for port in ports if port.name in numbers]
     names = {bridge for bridge, _ in observed.networks} | {port.bridge for port in plugged}
-    bundles = {OVERLAY: ["flow delete", *node], **{name: ["flow delete"] for name in sorted(names)}}
+    bundles = {OVERLAY: [ALL_ANEW, *node], **{name: [ALL_ANEW] for name in sorted(names)}}
     for bridge, vni in observed.networks:
-        _add_network(bundles, observed, bridge, vni, gateway_mac)
+        _add_network(bundles, observed, bridge, vni, settings)
     for port in plugged:
-        _add_port(bundles, observed, port, numbers[port.name], gateway_mac, transit)
+        _add_port(bundles, observed, port, numbers[port.name], settings)
+    asked: set[tuple[object, ...]] = set()
+    for port in plugged:
+        question = (port.bridge, port.vni, port.filter_mac)
+        _announce(bundles, observed, port, numbers[port.name], asks=question not in asked)
+        asked.add(question)
     return bundles
 
 
-def changed_flows(observed: Observed, change: Change, gateway_mac: str, transit: Prefix) -> Bundles:
+def changed_flows(observed: Observed, change: Change, settings: Config) -> Bundles:
     """Compile the flows of one VM and its networks anew; `observed` is what will be after the change."""
     vm_id, new = change.vm_id, change.concerning(change.after)
     concerned = [*change.concerning(change.before), *new]
-    of_nics = [flow.delete(flow.port_cookie(vm_id, nic_id)) for nic_id in sorted(change.concerned)]
-    delete = [flow.delete_vm(vm_id)] if change.whole else of_nics
+    of_nics = [line for nic_id in sorted(change.concerned) for line in flow.delete_port(vm_id, nic_id)]
+    delete = flow.delete_vm(vm_id) if change.whole else of_nics
     bundles: Bundles = {bridge: [*delete] for bridge in [OVERLAY, *(port.bridge for port in concerned)]}
-    for bridge, vni in sorted({(port.bridge, port.vni) for port in concerned}):
-        _add_network(bundles, observed, bridge, vni, gateway_mac)
+    vnis = {port.vni for port in concerned}  # a VNI may have several bridges, and what is new concerns all of them
+    for bridge, vni in observed.networks:
+        if vni in vnis:
+            _add_network(bundles, observed, bridge, vni, settings)
     numbers = observed.numbers()
-    for port in new:
-        if port.name in numbers:
-            _add_port(bundles, observed, port, numbers[port.name], gateway_mac, transit)
-            bundles[port.bridge].append(vnet_bridge.announce(port, numbers[port.name]))
+    plugged = [port for port in new if port.name in numbers]
+    for port in plugged:
+        _add_port(bundles, observed, port, numbers[port.name], settings)
+    asked = {(port.name, port.bridge, port.vni, port.filter_mac) for port in change.before}
+    for port in plugged:
+        question = (port.name, port.bridge, port.vni, port.filter_mac)
+        _announce(bundles, observed, port, numbers[port.name], asks=question not in asked)
     return bundles
 
 
-def _add_network(bundles: Bundles, observed: Observed, bridge: str, vni: int, gateway_mac: str) -> None:
+def _add_network(bundles: Bundles, observed: Observed, bridge: str, vni: int, settings: Config) -> None:
     """Write the flows of a network anew; one without guest ports has none."""
-    near, members = observed.patch(bridge, vni), observed.members(bridge, vni)
+    near, members, everyone = observed.patch(bridge, vni), observed.members(vni, bridge), observed.members(vni)
     if not near:
         return  # it is not on this node, as for a VM that has never been here
-    delete = flow.delete(flow.network_cookie(vni))
-    bundles[bridge].append(delete)
+    delete, forget = flow.delete(flow.network_cookie(vni)), flow.delete(flow.learned_in_network(vni))
+    on_bridge = bundles.setdefault(bridge, [])
+    on_bridge.append(delete)
     if members:
-        bundles[bridge] += vnet_bridge.network(vni, near, members, gateway_mac)
+        on_bridge += vnet_bridge.network(vni, near, members, everyone, settings.gateway_mac)
+    if not any(member.any_mac for member in members):
+        on_bridge.append(forget)
     bundles[OVERLAY].append(delete)
     far = observed.far_patches(vni)
     if far:
-        bundles[OVERLAY] += overlay_bridge.network(vni, far)
+        bundles[OVERLAY] += overlay_bridge.network(vni, far, {member.mac for member in everyone if member.mac})
+    else:
+        bundles[OVERLAY].append(forget)
 
 
-def _add_port(
-    bundles: Bundles, observed: Observed, port: GuestPort, ofport: int, gateway_mac: str, transit: Prefix
-) -> None:
+def _add_port(bundles: Bundles, observed: Observed, port: GuestPort, ofport: int, settings: Config) -> None:
     """Write the flows of a guest port whose port number is `ofport`."""
-    bundles[port.bridge] += vnet_bridge.port(port, ofport, gateway_mac)
+    bundles[port.bridge] += vnet_bridge.port(port, ofport, settings.gateway_mac, settings.learned_macs)
     patch = observed.patch(port.bridge, port.vni, far=True)
-    bundles[OVERLAY] += overlay_bridge.port(port, patch, gateway_mac)
-    bundles[OVERLAY] += destinations.port(port, transit)
+    bundles[OVERLAY] += overlay_bridge.port(port, patch, settings.gateway_mac)
+    bundles[OVERLAY] += destinations.port(port, Prefix(settings.transit_range, "transit_range"))
+
+
+def _announce(bundles: Bundles, observed: Observed, port: GuestPort, ofport: int, asks: bool) -> None:
+    """Tell the peers of a guest port, behind all flows that this needs."""
+    near, far = (observed.patch(port.bridge, port.vni, far) for far in (False, True))
+    if not near or not far:
+        return
+    bundles[OVERLAY].append(announcement.send(far, port.mac, asks))
+    if asks and not port.filter_mac:
+        # Both bridges need the answers. They change at the same time: who is the last asks behind the other.
+        bundles[port.bridge].append(announcement.send(ofport, port.mac, asks, f"output:{near}"))

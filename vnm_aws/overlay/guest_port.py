@@ -73,6 +73,35 @@ class SharedAddress(NamedTuple):
         return Claim(self.private_ip, ports=span)
 
 
+class Member(NamedTuple):
+    """What switching needs to know of each guest port of a network; its text is in external_ids.
+
+    Attributes:
+        mac: of the NIC; a port that an older version has marked has none.
+        any_mac: it may send from other MACs, too.
+        gateways: addresses that the guest takes for its gateway's.
+        number: the port's number on its bridge.
+    """
+
+    mac: str
+    any_mac: bool
+    gateways: tuple[str, ...]
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str, number: int) -> Member:
+        """Read such a text."""
+        mac, _, more = text.partition(" ")
+        words = more.split()
+        return cls(mac, _ANY_MAC in words, tuple(word for word in words if word != _ANY_MAC), number)
+
+    def __str__(self) -> str:
+        return " ".join([self.mac, *self.gateways, *([_ANY_MAC] if self.any_mac else [])])
+
+
+_ANY_MAC = "any-mac"
+
+
 class GuestPort(NamedTuple):
     """One NIC on this node; all that the flows are made of but the port numbers."""
 
@@ -107,6 +136,11 @@ class GuestPort(NamedTuple):
             *(shared.claim for shared in self.shared),
         ]
 
+    @property
+    def member(self) -> Member:
+        """Say what the other ports of the network must know."""
+        return Member(self.mac, not self.filter_mac, self.gateways)
+
 
 def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], used: set[str]) -> GuestPort:
     """Plan the guest port that a NIC asks for; `nic` has those aliases that are to be in force.
@@ -137,8 +171,8 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
     mappings = tuple(Mapping(inside, address) for inside, address in outside.items())
     return GuestPort(
         vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
-        nic.filter_mac, nic.filter_ip, mappings, shared, nic.network_id, nic.raw_ethernet, nic.vpc_access, nic.dns,
-        tuple(alias.network_id for alias in nic.aliases),
+        nic.filter_mac, nic.filter_ip, mappings, shared, network_id=nic.network_id, raw_ethernet=nic.raw_ethernet,
+        vpc_access=nic.vpc_access, dns=nic.dns, alias_networks=tuple(alias.network_id for alias in nic.aliases),
     )  # fmt: skip
 
 

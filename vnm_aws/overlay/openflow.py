@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from .. import processes
 from ..errors import AwsOvsError
+from ..names import OVERLAY
 
 Bundles = dict[str, list[str]]
 """For each bridge, lines of `ovs-ofctl bundle`: `flow add …`, `flow delete …`, `packet-out …`."""
+
+ALL_ANEW = "flow delete"
+"""The first line of a bundle that leaves nothing of what was there."""
 
 TIMEOUT_S = 30
 _QUESTIONS = {"dump-flows": "read", "diff-flows": "compare"}
@@ -35,6 +39,15 @@ def ask(question: str, bridge: str, *words: str, answers: Collection[int] = (0,)
     return done.stdout.splitlines()
 
 
+def _commands(bridge: str, lines: list[str]) -> Iterator[tuple[list[str], str]]:
+    """List the commands of ovs-ofctl that carry out a bundle, each with what it reads."""
+    if lines:
+        yield ["bundle", bridge, "-"], "\n".join(lines) + "\n"
+    if lines[:1] == [ALL_ANEW] and bridge != OVERLAY:
+        # What a new bridge, and a new ovs-vswitchd, does not do: show flows the ports and types of first fragments.
+        yield ["set-frags", bridge, "nx-match"], ""
+
+
 def apply(bundles: Bundles) -> None:
     """Carry out each bridge's bundle: all of its lines or, when one is refused, none of them.
 
@@ -45,10 +58,9 @@ def apply(bundles: Bundles) -> None:
     failures = []
     try:
         for bridge, lines in bundles.items():
-            if lines:
-                argv = ["ovs-ofctl", f"--timeout={TIMEOUT_S}", "bundle", bridge, "-"]
+            for words, text in _commands(bridge, lines):
                 try:
-                    tools.append((bridge, processes.start(argv, "\n".join(lines) + "\n")))
+                    tools.append((bridge, processes.start(["ovs-ofctl", f"--timeout={TIMEOUT_S}", *words], text)))
                 except OSError as error:
                     what = f"ovs-ofctl cannot be started ({error.strerror})"
                     failures.append(AwsOvsError(what, "install openvswitch-switch"))

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Sequence
 
+from tests.lab.support.ethernet import udp4
 from tests.world.hosts.executor import Executor, Process
 
 MARK = b"frame "
@@ -21,7 +22,7 @@ for frame in json.load(sys.stdin):
     time.sleep(float(sys.argv[2]) / 1000)
 """
 
-# Arguments: the device, or nothing for all. What a tunnel carries is not looked at.
+# Arguments: the device, or nothing for all. An error that quotes a frame is not that frame.
 _WATCH = """
 import re, socket, sys
 card = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -31,8 +32,9 @@ if sys.argv[1]:
 print("ready", flush=True)
 while True:
     frame, origin = card.recvfrom(65535)
-    tunnelled = frame[12:14] == b"\\x08\\x00" and frame[23] == 17 and frame[36:38] == b"\\x12\\xb5"
-    if origin[2] == 4 and sys.argv[2] == "received" or tunnelled:
+    error = frame[12:14] == b"\\x08\\x00" and frame[23] == 1 and frame[34] == 3
+    error |= frame[12:14] == b"\\x86\\xdd" and frame[20] == 58 and frame[54] == 1
+    if origin[2] == 4 and sys.argv[2] == "received" or error:
         continue
     for found in re.findall(rb"frame (\\d{4})", frame):
         print(found.decode(), flush=True)
@@ -89,3 +91,16 @@ class Watch:
 def watcher(device: str, sent_too: bool = False) -> Sequence[str]:
     """The command of a watcher."""
     return ["/usr/bin/python3", "-c", _WATCH, device, "all" if sent_too else "received"]
+
+
+def is_udp(frame: bytes) -> bool:
+    """Tell whether a frame holds a whole UDP packet over IPv4."""
+    return frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[20:22] == bytes(2)
+
+
+def with_payload(frame: bytes, payload: bytes) -> bytes:
+    """The frame with a payload in its UDP packet, which has none: a router cuts off what is behind the end."""
+    packet = bytearray(frame[14:])
+    source, target = (".".join(map(str, packet[at : at + 4])) for at in (12, 16))
+    ports = (int.from_bytes(packet[20:22], "big"), int.from_bytes(packet[22:24], "big"))
+    return frame[:14] + udp4(source, target, ports, payload)

@@ -20,7 +20,7 @@ bridges=$(ovs-vsctl --timeout=10 list-br | sort)
 ports=
 for bridge in $bridges; do
     echo "# flows of $bridge"
-    ovs-ofctl --no-stats --names dump-flows "$bridge" | grep -v -e hard_timeout -e 'reply (' | sort
+    ovs-ofctl --no-stats --names dump-flows "$bridge" | grep -v -e '^ *cookie=0xa[89]' -e 'reply (' | sort
     ports="$ports -- get Bridge $bridge name -- list-ports $bridge"
 done
 echo '# ports of each bridge'

@@ -1,11 +1,11 @@
 """The OpenFlow pipeline: which tables a packet visits, on which bridge.
 
     VNET bridge (vnet_bridge.py)
-                                      +--> back to the guest: ARP and ping of the gateway
-                                      |    +--> patch port: other IP for the gateway
-                                      |    |
-    guest -------> 0 PORT_SECURITY -> 10 GATEWAY -> 20 SWITCH -> guests of this bridge, patch port
-    patch port --> 0 PORT_SECURITY -----------------^
+    guest -------> 0 PORT_SECURITY -> 5 GUARD -> 10 GATEWAY --> back to the guest: ARP and ping of the gateway
+                       |                ^           |  +------> patch port: other IP for the gateway
+                       +-> 3 SOURCE -> 4 LIMIT      v
+    patch port --> 0 PORT_SECURITY ------------> 20 SWITCH ---> guests of this bridge, patch port
+                                                    +-> 25 LEARNED, then 26 DELIVER ---> the same, for other MACs
 
     Overlay bridge (overlay_bridge.py)
     patch port --> 0 CLASSIFY -> 20 FROM_GUEST -> 40 OUTWARD -> 41 DESTINATION -> 45 TO_NODE -> aws_gw
@@ -14,12 +14,14 @@
                                       |                              +-> 43 HAIRPIN -> 12 INWARD
                                       +--> 30 LEARNED --> the tunnel or patch port of a known MAC
                                       |         |
-                                      +---------+--> 31 FLOOD -> tunnels, and 32 LOCAL
-    tunnel ------> 0 CLASSIFY -> 32 LOCAL -> patch ports of the VNI
+                                      |         +--> 31 FLOOD -> tunnels, and 32 LOCAL
+    tunnel ------> 0 CLASSIFY -> 22 FROM_TUNNEL -> 32 LOCAL -> patch ports of the VNI
     aws_gw ------> 0 CLASSIFY -> 10 ARRIVAL -> 12 INWARD -> 15 DELIVER -> patch port; ICMP errors: aws_icmp
                                                  |  ^
                                               11 SHARED (connection tracking)
     aws_icmp ----> 0 CLASSIFY -> patch port
+
+SOURCE and LIMIT are for NICs that may send from other MACs than their own; a NIC that may send any Ethernet skips GUARD.
 
 A packet with an address that has no flow in INWARD visits SHARED, which sends it to INWARD again with the address that
 connection tracking knows. A table without a matching flow drops.
@@ -34,8 +36,13 @@ class VnetTable(IntEnum):
     """The tables of a VNET bridge, in the order in which a packet visits them."""
 
     PORT_SECURITY = 0
+    SOURCE = 3
+    LIMIT = 4
+    GUARD = 5
     GATEWAY = 10
     SWITCH = 20
+    LEARNED = 25
+    DELIVER = 26
 
 
 class OverlayTable(IntEnum):
@@ -43,6 +50,7 @@ class OverlayTable(IntEnum):
 
     CLASSIFY = 0
     FROM_GUEST = 20
+    FROM_TUNNEL = 22
     LEARNED = 30
     FLOOD = 31
     LOCAL = 32
@@ -60,8 +68,16 @@ class OverlayTable(IntEnum):
 # The registers that a packet carries from table to table, as actions name them and as a match does. Ports have 16 bits.
 OUTPUT_PORT, OUTPUT_PORT_BITS = "NXM_NX_REG0[]", "NXM_NX_REG0[0..15]"
 VNI, VNI_MATCH = "NXM_NX_REG1[]", "reg1"
+WAS_LEARNED, WAS_LEARNED_MATCH = "NXM_NX_REG2[0]", "reg2=0x1/0x1"
 
 NODE_MAC = "02:a5:0e:00:00:02"
 """The MAC of the internal port aws_gw, the kernel's end; it is seen on this node only."""
 
 MULTICAST = "01:00:00:00:00:00/01:00:00:00:00:00"
+"""A bit that the MAC of a group has, and that of a sender never."""
+
+LEARNED_S = 300
+"""Seconds after which a bridge forgets where a MAC is that it has learned, as Linux bridges do."""
+
+MOST_LEARNED = 4096
+"""MACs that a bridge learns of one network: a flood of them must not fill the memory."""

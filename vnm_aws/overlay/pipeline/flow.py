@@ -1,6 +1,7 @@
 """The text of a flow for `ovs-ofctl bundle`, and the cookie that names its owner.
 
-The first byte of a cookie says what kind of owner it is: 0xa5 a NIC, 0xa6 a network, 0xa7 the node itself.
+The first byte of a cookie says what kind of owner it is: 0xa5 a NIC, 0xa6 a network, 0xa7 the node itself. What a bridge
+has learned by itself has 0xa8, at a NIC, or 0xa9, in a network.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 from . import VNI, VNI_MATCH
 
 _PORT_COOKIE, _NETWORK_COOKIE, NODE_COOKIE = 0xA5 << 56, 0xA6 << 56, 0xA7 << 56
-LEARNED_COOKIE, MESH_COOKIE = NODE_COOKIE | 1, NODE_COOKIE | 2
+_LEARNED_AT_PORT, _LEARNED_IN_NETWORK = 0xA8 << 56, 0xA9 << 56
+MESH_COOKIE = NODE_COOKIE | 2
+_OF_VM = (1 << 64) - (1 << 16)
+"""The mask of a cookie without its NIC_ID."""
 
 
 def port_cookie(vm_id: int, nic_id: int) -> int:
@@ -19,6 +23,21 @@ def port_cookie(vm_id: int, nic_id: int) -> int:
 def network_cookie(vni: int) -> int:
     """Make the cookie of a network's flows: 0xa6, the VNI."""
     return _NETWORK_COOKIE | vni
+
+
+def learned_at_port(vm_id: int, nic_id: int) -> int:
+    """Make the cookie of what is learned at a NIC: 0xa8, the VM's ID, the NIC_ID."""
+    return _LEARNED_AT_PORT | vm_id << 16 | nic_id
+
+
+def learned_in_network(vni: int) -> int:
+    """Make the cookie of what is learned of a network: 0xa9, the VNI."""
+    return _LEARNED_IN_NETWORK | vni
+
+
+def is_learned(cookie: int) -> bool:
+    """Tell whether a bridge has learned the flow by itself."""
+    return cookie >> 56 in (_LEARNED_AT_PORT >> 56, _LEARNED_IN_NETWORK >> 56)
 
 
 def owner(cookie: int) -> tuple[int, int] | None:
@@ -44,12 +63,23 @@ def delete(cookie: int) -> str:
 
 def of_vm(vm_id: int) -> str:
     """Write the match for the cookies of all NICs of a VM."""
-    return f"cookie={port_cookie(vm_id, 0):#x}/{(1 << 64) - (1 << 16):#x}"
+    return f"cookie={port_cookie(vm_id, 0):#x}/{_OF_VM:#x}"
 
 
-def delete_vm(vm_id: int) -> str:
-    """Write the line that deletes the flows of all NICs of a VM."""
-    return f"flow delete {of_vm(vm_id)}"
+def delete_port(vm_id: int, nic_id: int) -> list[str]:
+    """Write the lines that delete the flows of a NIC, and what was learned at it."""
+    return [delete(port_cookie(vm_id, nic_id)), delete(learned_at_port(vm_id, nic_id))]
+
+
+def delete_vm(vm_id: int) -> list[str]:
+    """Write the lines that delete the flows of all NICs of a VM, and what was learned at them."""
+    learned = f"cookie={learned_at_port(vm_id, 0):#x}/{_OF_VM:#x}"
+    return [f"flow delete {of_vm(vm_id)}", f"flow delete {learned}"]
+
+
+def delete_learned_in_networks() -> str:
+    """Write the line that deletes what was learned of all networks."""
+    return f"flow delete cookie={_LEARNED_IN_NETWORK:#x}/{0xFF << 56:#x}"
 
 
 def goto(table: int) -> str:

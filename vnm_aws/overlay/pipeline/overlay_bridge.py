@@ -6,35 +6,59 @@ from collections.abc import Iterable
 
 from ...names import CT_ZONE
 from ..guest_port import GuestPort, SharedAddress
-from . import MULTICAST, NODE_MAC, OUTPUT_PORT, OUTPUT_PORT_BITS, VNI, OverlayTable, flow
-
-LEARNED_S = 300
-"""Seconds after which the node forgets behind which tunnel a MAC is, as Linux bridges do."""
-
-_LEARN = (
-    f"learn(table={OverlayTable.LEARNED},hard_timeout={LEARNED_S},priority=10,cookie={flow.LEARNED_COOKIE:#x},{VNI},"
-    "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])"
+from . import (
+    LEARNED_S,
+    MOST_LEARNED,
+    MULTICAST,
+    NODE_MAC,
+    OUTPUT_PORT,
+    OUTPUT_PORT_BITS,
+    VNI,
+    OverlayTable,
+    announcement,
+    flow,
 )
 
+_RARP = "dl_type=0x8035"
+_INTO_TUNNELS = f"move:{VNI}->NXM_NX_TUN_ID[0..31]"
 
-def network(vni: int, patches: Iterable[int]) -> list[str]:
-    """Write the flows of a network; `patches` are its patch ports, one to each VNET bridge that serves it."""
-    cookie, enter = flow.network_cookie(vni), flow.set_network(vni)
-    patches = sorted(patches)
-    from_guest = f"{enter},{flow.goto(OverlayTable.FROM_GUEST)}"
-    lines = [flow.add(cookie, OverlayTable.CLASSIFY, 100, f"in_port={patch}", from_guest) for patch in patches]
+
+def network(vni: int, patches: Iterable[int], macs: Iterable[str]) -> list[str]:
+    """Write the flows of a network.
+
+    Args:
+        vni: the network's.
+        patches: its patch ports, one to each VNET bridge that serves it.
+        macs: the MACs of its guest ports on this node.
+    """
+    cookie, enter, of_network = flow.network_cookie(vni), flow.set_network(vni), flow.in_network(vni)
+    patches, table = sorted(patches), OverlayTable
+    learn = (
+        f"learn(table={table.LEARNED},hard_timeout={LEARNED_S},priority=10,cookie={flow.learned_in_network(vni):#x},"
+        f"limit={MOST_LEARNED},{VNI},NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])"
+    )
     # What came from a tunnel goes to local ports only: split horizon, so that a full mesh cannot loop.
-    from_tunnel = f"{enter},{_LEARN},{flow.goto(OverlayTable.LOCAL)}"
-    lines.append(flow.add(cookie, OverlayTable.CLASSIFY, 50, f"tun_id={vni:#x}", from_tunnel))
-    to_patches = ",".join(f"output:{patch}" for patch in patches)
-    lines.append(flow.add(cookie, OverlayTable.LOCAL, 10, flow.in_network(vni), to_patches))
-    return lines
+    from_tunnel = f"{learn},{flow.goto(table.LOCAL)}"
+    answers = "".join(f",mod_dl_src:{mac},IN_PORT" for mac in sorted(macs))
+    answer = f"{from_tunnel},{_INTO_TUNNELS},mod_dl_dst:{announcement.ANSWER}{answers}"
+    from_guest = f"{learn},{_INTO_TUNNELS},{flow.goto(table.LEARNED)}"
+    flows = [
+        *((table.CLASSIFY, 100, f"in_port={patch}", f"{enter},{flow.goto(table.FROM_GUEST)}") for patch in patches),
+        (table.CLASSIFY, 50, f"tun_id={vni:#x}", f"{enter},{flow.goto(table.FROM_TUNNEL)}"),
+        (table.FROM_GUEST, 10, of_network, from_guest),
+        (table.FROM_TUNNEL, 100, f"{of_network},{_RARP},dl_dst={announcement.ASKING}", answer),
+        (table.FROM_TUNNEL, 10, of_network, from_tunnel),
+        (table.LOCAL, 10, of_network, ",".join(f"output:{patch}" for patch in patches)),
+    ]
+    return [flow.add(cookie, *entry) for entry in flows]
 
 
 def port(guest: GuestPort, patch: int, gateway_mac: str) -> list[str]:
     """Write the flows of a guest port that exchange its addresses; patch port number `patch` leads to its bridge."""
     cookie = flow.port_cookie(guest.vm_id, guest.nic_id)
-    lines = []
+    # A NIC that is here is not behind a tunnel; whoever says so takes no frame of it.
+    impostor = f"{flow.in_network(guest.vni)},dl_src={guest.mac}"
+    lines = [flow.add(cookie, OverlayTable.FROM_TUNNEL, 200, impostor, "drop")]
     tracked = {shared.outside for shared in guest.shared}
     further = OverlayTable.DESTINATION
     for mapping in guest.mappings:
@@ -74,7 +98,7 @@ def node(gateway: int, icmp: int, gateway_mac: str) -> list[str]:
     # aws_icmp (see underlay.repair); meanwhile its source MAC carries the number of the patch port that it is for.
     detour = f"move:{OUTPUT_PORT_BITS}->NXM_OF_ETH_SRC[0..15],output:{icmp}"
     back = f"move:NXM_OF_ETH_SRC[0..15]->{OUTPUT_PORT_BITS},mod_dl_src:{gateway_mac},output:{OUTPUT_PORT_BITS}"
-    learn = f"{_LEARN},move:{VNI}->NXM_NX_TUN_ID[0..31]"
+    impostors = (gateway_mac, NODE_MAC, MULTICAST)
     flows = [
         *((table.DELIVER, 100, f"icmp,icmp_type={kind}", detour) for kind in (3, 11, 12)),
         (table.DELIVER, 0, "", f"output:{OUTPUT_PORT_BITS}"),
@@ -85,8 +109,7 @@ def node(gateway: int, icmp: int, gateway_mac: str) -> list[str]:
         (table.SHARED, 90, "ct_state=+trk+est,ip", flow.goto(table.INWARD)),
         (table.SHARED, 90, "ct_state=+trk+rel,ip", flow.goto(table.INWARD)),
         (table.FROM_GUEST, 100, f"dl_dst={gateway_mac}", flow.goto(table.OUTWARD)),
-        (table.FROM_GUEST, 90, f"dl_dst={MULTICAST}", f"{learn},{flow.goto(table.FLOOD)}"),
-        (table.FROM_GUEST, 0, "", f"{learn},{flow.goto(table.LEARNED)}"),
+        *((table.FROM_TUNNEL, 300, f"dl_src={mac}", "drop") for mac in impostors),
         (table.LEARNED, 0, "", flow.goto(table.FLOOD)),
         (table.TO_NODE, 0, "", f"mod_dl_dst:{NODE_MAC},output:{gateway}"),
     ]
@@ -95,7 +118,7 @@ def node(gateway: int, icmp: int, gateway_mac: str) -> list[str]:
 
 def forget_learned() -> str:
     """Forget behind which tunnel each MAC is: a tunnel that has gone would swallow packets until its entries expire."""
-    return flow.delete(flow.LEARNED_COOKIE)
+    return flow.delete_learned_in_networks()
 
 
 def mesh(tunnels: Iterable[int]) -> list[str]:
