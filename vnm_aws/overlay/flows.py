@@ -126,10 +126,10 @@ def changed_flows(observed: Observed, change: Change, settings: Config) -> Bundl
     plugged = [port for port in new if port.name in numbers]
     for port in plugged:
         _add_port(bundles, observed, port, numbers[port.name], settings)
-    asked = {(port.name, port.bridge, port.vni, port.filter_mac) for port in change.before}
+    known = {(port.name, port.bridge, port.vni) for port in change.before}
     for port in plugged:
-        question = (port.name, port.bridge, port.vni, port.filter_mac)
-        _announce(bundles, observed, port, numbers[port.name], asks=question not in asked)
+        is_new = (port.name, port.bridge, port.vni) not in known
+        _announce(bundles, observed, port, numbers[port.name], asks=is_new or not port.filter_mac)
     return bundles
 
 
