@@ -85,6 +85,9 @@ _UNSPECIFIED = "::"
 _ARP, _IP, _IP6, _RARP = 0x0806, 0x0800, 0x86DD, 0x8035
 
 
+_SYN_ACK = bytes.fromhex("1388 0050 00000001 00000001 5012 ffff 0000 0000")
+
+
 class Row(NamedTuple):
     """A line of the table."""
 
@@ -245,6 +248,12 @@ IPV4_ROWS = (
         lambda me: eth.ethernet(FAR.mac, me.mac, 60, bytes.fromhex("aaaa030000000800") + udp(NEAR.ip, FAR.ip)), NOBODY),
 )  # fmt: skip
 
+
+def _refused(what: str, target: str) -> Row:
+    """A row for an address that no guest reaches."""
+    return Row(what, ALL, lambda me: ip(me, GATEWAY_MAC, udp(me.ip, target)), NOBODY)
+
+
 OUTWARD_ROWS = (
     Row("UDP to the Internet", ALL, lambda me: ip(me, GATEWAY_MAC, udp(me.ip, SERVER)), OUT),
     Row("UDP to the Internet from a neighbour's address", ALL,
@@ -256,6 +265,26 @@ OUTWARD_ROWS = (
     Row("VXLAN to its own node", ALL, lambda me: ip(me, GATEWAY_MAC, udp(me.ip, "10.0.0.11", 4789)), NOBODY),
     Row("VXLAN to another node", ALL, lambda me: ip(me, GATEWAY_MAC, udp(me.ip, "10.0.0.12", 4789)), NOBODY),
     Row("UDP to a transit address", ALL, lambda me: ip(me, GATEWAY_MAC, udp(me.ip, "198.18.0.1")), NOBODY),
+    *(
+        _refused(f"UDP to {what}", target)
+        for what, target in (
+            ("its own node", "10.0.0.11"), ("another node", "10.0.0.12"), ("an instance of the VPC", "10.0.0.50"),
+            ("the DNS server of the VPC, which its network does not name", "10.0.0.2"),
+            ("another subnet of the VPC", "10.0.9.9"), ("a network that the VPC may be connected to", "172.16.0.9"),
+            ("an address of a carrier's NAT", "100.64.0.9"), ("a guest of its network by the gateway", FAR.ip),
+            ("a guest of another network by the gateway", "192.168.8.30"), ("the node's end", "169.254.87.1"),
+            ("loopback", "127.0.0.1"), ("this network", "0.0.0.0"), ("a group by the gateway", "224.0.0.251"),
+            ("everybody by the gateway", "255.255.255.255"), ("an address of no class", "240.0.0.1"),
+        )
+    ),
+    Row("TCP that answers what nobody asked, to an instance of the VPC", ALL,
+        lambda me: ip(me, GATEWAY_MAC, eth.ipv4(me.ip, "10.0.0.50", 6, _SYN_ACK)), NOBODY),
+    Row("an echo reply that nobody asked for, to an instance of the VPC", ALL,
+        lambda me: ip(me, GATEWAY_MAC, eth.ipv4(me.ip, "10.0.0.50", 1, bytes(8))), NOBODY),
+    Row("an ICMP error about nothing, to an instance of the VPC", ALL,
+        lambda me: ip(me, GATEWAY_MAC, eth.ipv4(me.ip, "10.0.0.50", 1, b"\3\4" + bytes(34))), NOBODY),
+    Row("IPv6 by the gateway", ALL,
+        lambda me: ip6(me, GATEWAY_MAC, eth.udp6(me.ip6, "2001:db8::1", (5000, 5000), b"")), NOBODY),
 )  # fmt: skip
 
 IPV6_ROWS = (
