@@ -32,6 +32,7 @@ class Config(NamedTuple):
     transit_range: str = "198.18.0.0/15"
     learned_macs: int = 64
     lock_timeout: int = 60
+    connections_per_address: int = 4096
 
 
 _RANGES = {
@@ -39,6 +40,7 @@ _RANGES = {
     "vni_base": (1, 16_000_000),  # tunnels speak of themselves with VNI 0
     "learned_macs": (1, 4096),
     "lock_timeout": (1, 3600),
+    "connections_per_address": (64, 16384),
 }
 
 

@@ -110,10 +110,10 @@ def test_networks_vms_and_their_addresses(fresh_lab: Lab) -> None:
     head, *networks = table(host, "BRIDGE")
     assert (head, networks) == (["BRIDGE", "VNI", "PORTS"], [["onebr1", "1048577", "1"], ["ovsbr0", "100", "1"]])
     head, *ports = table(host, "VM")
-    assert head == ["VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE"]
+    assert head == ["VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE", "REFUSED"]
     assert ports == [
-        ["1", "0", "one-1-0", "onebr1", "1048577", "192.168.0.10", "198.18.0.1"],  # no AWS_PRIVATE_IP
-        ["1", "1", "one-1-1", "ovsbr0", "100", "192.168.0.250", "10.0.0.41", "10.0.0.41"],
+        ["1", "0", "one-1-0", "onebr1", "1048577", "192.168.0.10", "198.18.0.1", "0"],  # no AWS_PRIVATE_IP
+        ["1", "1", "one-1-1", "ovsbr0", "100", "192.168.0.250", "10.0.0.41", "10.0.0.41", "0"],
     ]
     shown = show(host)
     assert [port["plugged"] for port in shown["ports"]] == [True, True]
@@ -127,4 +127,4 @@ def test_an_elastic_ip_shared_by_ports_is_shown_with_them(fresh_lab: Lab) -> Non
     fresh_lab.play(recording)
     (name,) = {step.runs_on for step in recording.steps if step.runs_on}
     ports = table(fresh_lab.hosts[name], "VM")[1:]
-    assert ["192.168.0.120", "10.0.0.45:9001-9010", "198.18.0.1"] in [line[5:] for line in ports]
+    assert ["192.168.0.120", "10.0.0.45:9001-9010", "198.18.0.1"] in [line[5:8] for line in ports]

@@ -8,6 +8,7 @@ from typing import Any
 from ..overlay import tunnels
 from ..overlay.guest_port import GuestPort
 from ..table import table
+from ..underlay import shares
 from . import node as node_module
 from . import state
 from .node import Node
@@ -19,6 +20,7 @@ def gather(node: Node) -> dict[str, Any]:
     """Gather everything that `show` prints, as plain values."""
     seen, ports, observed = tunnels.observe(node.db), state.everything().ports, node.observe()
     plugged, inhabited = set(observed.numbers()), [(port.bridge, port.vni) for port in ports]
+    refused = shares.refused()
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()
@@ -30,7 +32,13 @@ def gather(node: Node) -> dict[str, Any]:
             {"bridge": bridge, "vni": vni, "ports": inhabited.count((bridge, vni))} for bridge, vni in observed.networks
         ],
         "ports": [
-            {**port._asdict(), "reaches": _reaches(node, port), "plugged": port.name in plugged} for port in ports
+            {
+                **port._asdict(),
+                "reaches": _reaches(node, port),
+                "plugged": port.name in plugged,
+                "connections_refused": sum(refused.get((mapping.outside, port.mac), 0) for mapping in port.mappings),
+            }
+            for port in ports
         ],
     }
 
@@ -64,9 +72,11 @@ def run(node: Node, as_json: bool) -> None:
     counters = {key.upper(): key for key in _COUNTERS}
     _print({"PEER": "name", "VTEP": "vtep", "TUNNEL": "state", **counters}, everything["peers"])
     _print({"BRIDGE": "bridge", "VNI": "vni", "PORTS": "ports"}, everything["networks"])
+    share = {"REFUSED": "connections_refused"}
     nic = {"VM": "vm_id", "NIC": "nic_id", "PORT": "name", "BRIDGE": "bridge", "VNI": "vni"}
     reach = {"IP": "ip", "AWS_PRIVATE_IP": "aws_private_ip", "OUTSIDE": "outside"}
-    _print(nic | reach, [{**port, **address} for port in everything["ports"] for address in port["reaches"] or [{}]])
+    nics = [{**port, **address} for port in everything["ports"] for address in port["reaches"] or [{}]]
+    _print(nic | reach | share, nics)
 
 
 def _print(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:

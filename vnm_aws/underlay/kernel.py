@@ -29,7 +29,8 @@ _NEXT_HOP = "169.254.87.1"
 _MAIN_TABLE = 254
 _CONNECTIONS = "net/netfilter/nf_conntrack_max"
 _ENOUGH_CONNECTIONS = 1048576
-"""All VMs without an Elastic IP of their own leave behind the node's address, and share its connection table."""
+"""All VMs without an Elastic IP of their own leave behind the node's address, and share its connection table. This is for
+256 addresses that all have as many as `connections_per_address` allows them by default."""
 
 
 class Item(Protocol):
@@ -89,7 +90,7 @@ def _items(ip: Any, underlay: Underlay, settings: Config) -> list[Item]:
         Setting(f"net/ipv4/conf/{GATEWAY_PORT}/rp_filter", "2"),
         Setting(f"net/ipv4/conf/{GATEWAY_PORT}/send_redirects", "0"),
         *(Setting(f"net/ipv6/conf/{link}/disable_ipv6", "1") for link in (GATEWAY_PORT, REPAIR_PORT) if has_ipv6),
-        Tables(ruleset(underlay, transit)),
+        Tables(ruleset(underlay, transit, settings.connections_per_address)),
         ConnectionTable(_ENOUGH_CONNECTIONS),  # after the tables: before there are such rules the kernel has no limit
     ]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .. import files, processes
 from ..errors import AwsOvsError
 from ..names import GATEWAY_PORT, REPAIR_PORT, RUN, VXLAN_PORT
-from . import repair
+from . import repair, shares
 from .eni import Underlay
 
 _LOADED = f"{RUN}/nft"
@@ -68,17 +68,22 @@ def show(*arguments: str) -> str:
 
 
 def _listing() -> str:
-    """Show our tables as the kernel has them, without counters."""
-    return "".join(show("--stateless", "list", "table", family, "aws_ovs") for family in ("ip", "netdev"))
+    """Show our tables as the kernel has them, without counters and without what packets have put into sets."""
+    options = ("--stateless", "--terse", "list", "table")
+    return "".join(show(*options, family, "aws_ovs") for family in ("ip", "netdev"))
 
 
-def ruleset(underlay: Underlay, transit: str) -> str:
-    """Write the node's nft tables. The first two lines of each make loading them a replacement."""
+def ruleset(underlay: Underlay, transit: str, connections: int) -> str:
+    """Write the node's nft tables. The first two lines of each make loading them a replacement.
+
+    `connections` is how many each transit address may have.
+    """
     eni = underlay.interface
     return f"""
 table ip aws_ovs
 delete table ip aws_ovs
 table ip aws_ovs {{
+{shares.rules(connections)}\
   # Bound to a VM's quoted packet: see vnm_aws/underlay/repair.py, which fills it.
   chain {repair.OUTWARD_CHAIN} {{ }}
   chain prerouting_raw {{
@@ -99,6 +104,7 @@ table ip aws_ovs {{
   chain forward_filter {{
     type filter hook forward priority filter; policy accept;
     iifname "{GATEWAY_PORT}" oifname != "{eni}" counter drop comment "guests leave by the ENI only"
+    iifname "{GATEWAY_PORT}" ct state new ct status ! confirmed jump share
   }}
   chain postrouting_nat {{
     type nat hook postrouting priority srcnat; policy accept;

@@ -232,7 +232,7 @@ REPAIRED = {
     ),
     "another configuration": Break(
         f"sed -i 's/^lock_timeout: 60/lock_timeout: 61/' {CONFIGURATION}; aws-ovs probe",
-        (f"aws_ovs.yaml is .* 61, but this node was set up for .* 60; {RESTORE}",),
+        (rf"aws_ovs.yaml is .* 61\b.*, but this node was set up for .* 60\b.*; {RESTORE}",),
         undo=f"cp -a /root/kept.yaml {CONFIGURATION}",
     ),
 }  # fmt: skip

@@ -26,7 +26,7 @@ done
 echo '# ports of each bridge'
 ovs-vsctl --timeout=10 $ports
 echo '# nft'
-nft -s list ruleset
+nft -s -t list ruleset
 echo '# addresses'
 ip -br -4 address | sort
 ip -br -6 address | grep -v fe80 | sort
