@@ -33,6 +33,7 @@ class Config(NamedTuple):
     learned_macs: int = 64
     lock_timeout: int = 60
     connections_per_address: int = 4096
+    flood_limit: int = 200
 
 
 _RANGES = {
@@ -41,6 +42,7 @@ _RANGES = {
     "learned_macs": (1, 4096),
     "lock_timeout": (1, 3600),
     "connections_per_address": (64, 16384),
+    "flood_limit": (10, 100_000),
 }
 
 

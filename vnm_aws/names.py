@@ -16,6 +16,8 @@ PORT_KEY, NETWORK_KEY, CLAIMS_KEY, VNET_KEY = "aws_ovs-port", "aws_ovs-network",
 NETWORK_ID OpenNebula gives the network."""
 SWITCH_KEY = "aws_ovs-switch"
 """The key that says what the other ports of a network must know of a port: see guest_port.Member."""
+SLOT_KEY = "aws_ovs-slot"
+"""The key of the number that a guest port has on its node."""
 SIDE_KEY, PEER_KEY = "aws_ovs-on", "aws_ovs-peer"
 """The keys that say on which bridge a patch port is, and to which peer a tunnel leads."""
 

@@ -110,10 +110,10 @@ def test_networks_vms_and_their_addresses(fresh_lab: Lab) -> None:
     head, *networks = table(host, "BRIDGE")
     assert (head, networks) == (["BRIDGE", "VNI", "PORTS"], [["onebr1", "1048577", "1"], ["ovsbr0", "100", "1"]])
     head, *ports = table(host, "VM")
-    assert head == ["VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE", "REFUSED"]
+    assert head == ["VM", "NIC", "PORT", "BRIDGE", "VNI", "IP", "AWS_PRIVATE_IP", "OUTSIDE", "REFUSED", "DROPPED"]
     assert ports == [
-        ["1", "0", "one-1-0", "onebr1", "1048577", "192.168.0.10", "198.18.0.1", "0"],  # no AWS_PRIVATE_IP
-        ["1", "1", "one-1-1", "ovsbr0", "100", "192.168.0.250", "10.0.0.41", "10.0.0.41", "0"],
+        ["1", "0", "one-1-0", "onebr1", "1048577", "192.168.0.10", "198.18.0.1", "0", "0"],  # no AWS_PRIVATE_IP
+        ["1", "1", "one-1-1", "ovsbr0", "100", "192.168.0.250", "10.0.0.41", "10.0.0.41", "0", "0"],
     ]
     shown = show(host)
     assert [port["plugged"] for port in shown["ports"]] == [True, True]

@@ -10,12 +10,13 @@ from vnm_aws.config import Config
 from vnm_aws.driver import restore, state
 from vnm_aws.driver.node import Node
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay import openflow
+from vnm_aws.overlay import meters, openflow
 from vnm_aws.overlay.ovsdb import Operation, Ovsdb, as_dict, as_list
 from vnm_aws.underlay.eni import Underlay
 
 _FLOW = re.compile(r"flow add cookie=(0x[0-9a-f]+),(table=\d+,priority=\d+\S*) actions=(.*)")
 _DELETE = re.compile(r"flow delete cookie=(0x[0-9a-f]+)/(-1|0x[0-9a-f]+)")
+_METER = re.compile(r"meter:(\d+)")
 _ALL = (1 << 64) - 1
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -177,10 +178,11 @@ def _mutated(column: Any, mutator: str, value: Any) -> Any:
 
 
 class FlowTables:
-    """The flows of all bridges: (table, priority, match) to cookie and actions."""
+    """The flows of all bridges: (table, priority, match) to cookie and actions; and their meters, which flows may name."""
 
     def __init__(self) -> None:
         self.bridges: dict[str, dict[str, tuple[int, str]]] = {}
+        self.meters: dict[str, set[str]] = {}
 
     def apply(self, bundles: openflow.Bundles, known: set[str]) -> None:
         """Carry out bundles, each as a whole."""
@@ -188,9 +190,13 @@ class FlowTables:
             if bridge not in known:
                 raise AwsOvsError(f"{bridge} is not a bridge", "create it")
             flows = dict(self.bridges.get(bridge, {}))
-            for line in lines:
+            for line in filter(meters.is_meter, lines):
+                self._meter(bridge, flows, line)
+            for line in itertools.filterfalse(meters.is_meter, lines):
                 self._line(flows, line)
             self.bridges[bridge] = flows
+            named = {meter for _, actions in flows.values() for meter in _METER.findall(actions)}
+            assert named <= self.meters.get(bridge, set()), f"{bridge}: flows name meters that are not there"
 
     def read(self, bridge: str, cookie: str) -> list[str]:
         """Tell the flows with a cookie, as lines that add them again."""
@@ -201,6 +207,14 @@ class FlowTables:
             for match, (owner, actions) in flows
             if owner & mask == value & mask
         ]
+
+    def _meter(self, bridge: str, flows: dict[str, tuple[int, str]], line: str) -> None:
+        _, verb, number, _ = line.split()
+        assert verb in ("new", "keep", "adjust"), line
+        if verb == "new":
+            for match in [match for match, (_, actions) in flows.items() if number in _METER.findall(actions)]:
+                del flows[match]
+        self.meters.setdefault(bridge, set()).add(number)
 
     def _line(self, flows: dict[str, tuple[int, str]], line: str) -> None:
         added, deleted = _FLOW.fullmatch(line), _DELETE.fullmatch(line)

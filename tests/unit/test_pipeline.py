@@ -59,6 +59,34 @@ def test_filters_off_leave_only_the_port() -> None:
     assert "priority=90,in_port=3 " in allowed[0]
 
 
+def test_what_a_port_floods_passes_its_meters() -> None:
+    port = ports(recorded("deploy", "03-post.xml"))[0]._replace(slot=7)
+    to_many, to_unknown = (
+        [line for line in lines if "meter:7" in line]
+        for lines in (vnet_bridge.port(port, 3, GATEWAY_MAC, 64), overlay_bridge.port(port, 5, GATEWAY_MAC))
+    )
+    assert [line.split("priority=")[1] for line in to_many + to_unknown] == [
+        "60,in_port=3,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00 actions=meter:7,resubmit(,20)",
+        "1,reg3=7 actions=meter:7,resubmit(,31)",
+    ]
+
+
+def member(number: int, any_mac: bool = False) -> Member:
+    return Member(f"02:00:00:00:00:{number:02x}", any_mac, ("192.168.0.1",), number)
+
+
+@pytest.mark.parametrize("any_mac", [False, True])
+def test_only_the_overlay_bridge_sees_a_mark_and_it_takes_it_off_first(any_mac: bool) -> None:
+    members = [member(3), member(4, any_mac)]
+    for line in vnet_bridge.network(100, 9, members, members, GATEWAY_MAC):
+        marks = line.count("PKT_MARK")
+        assert marks == line.count("output:9"), line
+        assert not marks or line.endswith("move:NXM_NX_REG3[]->NXM_NX_PKT_MARK[],output:9"), line
+    enter = [line for line in overlay_bridge.network(100, [7], []) if "in_port=7" in line]
+    assert len(enter) == 1
+    assert "move:NXM_NX_PKT_MARK[]->NXM_NX_REG3[],load:0->NXM_NX_PKT_MARK[],resubmit" in enter[0]
+
+
 def test_frames_from_a_tunnel_go_to_local_ports_only() -> None:
     lines = overlay_bridge.network(100, [7], [])
     (from_tunnel,) = [line for line in lines if "table=22,priority=10," in line]
@@ -67,16 +95,12 @@ def test_frames_from_a_tunnel_go_to_local_ports_only() -> None:
     assert local.endswith("actions=output:7")
 
 
-def member(number: int, any_mac: bool = False) -> Member:
-    return Member(f"02:00:00:00:00:{number:02x}", any_mac, ("192.168.0.1",), number)
-
-
 def test_a_bridge_learns_only_where_a_nic_may_have_several_macs() -> None:
     filtered, nested = [member(1), member(2)], [member(1), member(2, any_mac=True)]
     assert not any("learn(" in line for line in vnet_bridge.network(100, 9, filtered, filtered, GATEWAY_MAC))
     lines = vnet_bridge.network(100, 9, nested, nested, GATEWAY_MAC)
     (unknown,) = [line for line in lines if "table=26,priority=0," in line]
-    assert unknown.endswith("actions=output:2,output:9")
+    assert unknown.endswith("actions=output:2,move:NXM_NX_REG3[]->NXM_NX_PKT_MARK[],output:9")
     # On another bridge of the network nothing is learned, and what comes from there has its own MAC here, too.
     assert not any("learn(" in line for line in vnet_bridge.network(100, 9, [member(1)], nested, GATEWAY_MAC))
     (refused,) = [line for line in lines if "dl_src=02:00:00:00:00:01" in line]

@@ -173,6 +173,8 @@ def check_claims(node: Model, ports: list[GuestPort]) -> None:
     outside = Counter(mapping.outside for port in ports for mapping in port.mappings)
     outside += Counter(one.private_ip for port in ports for one in port.shared if one.ports is None)
     assert [one for one, count in outside.items() if count > 1] == [], "a node-side address is given once"
+    slots = Counter(port.slot for port in ports)
+    assert [slot for slot, count in slots.items() if count > 1 or not slot] == [], "a slot is given once"
     shared = [one for port in ports for one in port.shared if one.ports]
     spans = Counter(
         (one.private_ip, one.ports.external + n) for one in shared if one.ports for n in range(one.ports.size)

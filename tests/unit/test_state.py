@@ -67,10 +67,23 @@ def kept(directory: Path) -> dict[str, Any]:
     return document
 
 
+def numbered(ports: list[GuestPort]) -> list[GuestPort]:
+    """The ports with the slots that files without them get."""
+    return [port._replace(slot=slot) for slot, port in enumerate(ports, start=1)]
+
+
 def test_files_of_0_1_0_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "DIRECTORY", str(FROZEN / "0.1.0"))
     assert {vm_id: state.load(vm_id) for vm_id in OF_0_1_0} == OF_0_1_0
-    assert state.everything() == ([*OF_0_1_0[1], *OF_0_1_0[5]], {})
+    assert state.everything() == (numbered([*OF_0_1_0[1], *OF_0_1_0[5]]), {})
+
+
+@pytest.mark.usefixtures("directory")
+def test_a_port_without_a_slot_gets_one_that_nobody_has() -> None:
+    first, second, third = OF_0_1_0[1]
+    state.save(1, [first, second._replace(slot=1), third])
+    state.save(5, [port._replace(slot=slot) for port, slot in zip(OF_0_1_0[5], (2, 7), strict=True)])
+    assert [port.slot for port in state.everything().ports] == [3, 1, 4, 2, 7]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +96,7 @@ def test_what_is_kept_is_read_as_it_was(operation: str) -> None:
     ports = [plan(machine.vm_id, nic, nic.vni(settings.vni_base), transit, {}, set()) for nic in machine.nics]
     state.save(machine.vm_id, ports)
     assert state.load(machine.vm_id) == ports
-    assert state.everything() == (ports, {})
+    assert state.everything() == (numbered(ports), {})
     state.save(machine.vm_id, [])
     assert state.load(machine.vm_id) == []
     assert state.everything() == ([], {})
@@ -144,7 +157,7 @@ def test_what_no_version_writes_is_damaged_and_not_unknown(directory: Path) -> N
         (directory / "5.json").write_text(text)
         assert state.load(5) is None, text[:200]
         ports, unreadable = state.everything()
-        assert ports == OF_0_1_0[1]
+        assert ports == numbered(OF_0_1_0[1])
         assert [(vm_id, error.what) for vm_id, error in unreadable.items()] == [
             (5, f"the file of VM 5 in {directory} is damaged")
         ]

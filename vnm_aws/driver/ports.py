@@ -7,9 +7,18 @@ from collections.abc import Iterable
 
 from ..errors import AwsOvsError
 from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY, ROLE, VNET_KEY
-from ..overlay.bridges import GUEST_KEYS, PORT_COLUMNS, OvsInterface, as_interfaces, guest_ids, mark, marked_vm
+from ..overlay.bridges import (
+    GUEST_KEYS,
+    PORT_COLUMNS,
+    OvsInterface,
+    as_interfaces,
+    guest_ids,
+    mark,
+    marked_slot,
+    marked_vm,
+)
 from ..overlay.flows import Change, Observed, changed_flows
-from ..overlay.guest_port import Claim, GuestPort, plan, without
+from ..overlay.guest_port import Claim, GuestPort, choose_slot, plan, without
 from ..overlay.ovsdb import Operation, as_dict, ids_include, replace_ids, select
 from ..underlay import eni
 from ..vm import Leaving, Nic, Vm
@@ -131,7 +140,8 @@ def marked_ports(observed: Observed, vm_id: int) -> list[GuestPort]:
         if marked_vm(guest.ids) == vm_id:
             nic_id = int(guest.ids[PORT_KEY].partition("/")[2])
             bridge, _, vni = guest.ids[NETWORK_KEY].rpartition("/")
-            ports.append(GuestPort(vm_id, nic_id, guest.name, bridge, int(vni), "", (), (), (), True, True, (), ()))
+            port = GuestPort(vm_id, nic_id, guest.name, bridge, int(vni), "", (), (), (), True, True, (), ())
+            ports.append(port._replace(slot=marked_slot(guest.ids)))
     return ports
 
 
@@ -144,6 +154,8 @@ def apply(node: Node, observed: Observed, change: Change, known: list[GuestPort]
     Raises:
         AwsOvsError: the change was refused; it has been undone.
     """
+    slots = _slots(observed, change)
+    change = change._replace(before=_numbered(change.before, slots), after=_numbered(change.after, slots))
     if known is None:
         carry_out(node, observed, change)
         _save(node, change)
@@ -152,11 +164,25 @@ def apply(node: Node, observed: Observed, change: Change, known: list[GuestPort]
         _save(node, change)
         carry_out(node, observed, change)
     except BaseException:
-        undo = change._replace(before=change.after, after=known)
+        undo = change._replace(before=change.after, after=_numbered(known, slots))
         with contextlib.suppress(Exception):
             _save(node, undo)
             carry_out(node, observed, undo)
         raise
+
+
+def _slots(observed: Observed, change: Change) -> dict[int, int]:
+    """Choose the slot of each NIC: the one that it has, or one that no port of the node has."""
+    used = {marked_slot(guest.ids) for guest in observed.guests if marked_vm(guest.ids) != change.vm_id}
+    slots: dict[int, int] = {}
+    for port in sorted([*change.before, *change.after], key=lambda port: not port.slot):  # what has one comes first
+        if port.nic_id not in slots:
+            slots[port.nic_id] = choose_slot(port.slot, used)
+    return slots
+
+
+def _numbered(ports: list[GuestPort], slots: dict[int, int]) -> list[GuestPort]:
+    return [port._replace(slot=slots[port.nic_id]) for port in ports]
 
 
 def _save(node: Node, change: Change) -> None:

@@ -41,10 +41,19 @@ def run(node: Node) -> None:
 
 def _build(node: Node) -> None:
     stored = state.everything()
+    _keep_slots(stored)
     for changes in plans(node, stored):
         node.commit(changes)
     kernel.ensure(node.underlay, node.config)
     node.flow(all_flows(node, stored))
+
+
+def _keep_slots(stored: state.Stored) -> None:
+    """Write down the slots of ports whose file is of a version that gave none."""
+    for vm_id in {port.vm_id for port in stored.ports}:
+        ports = [port for port in stored.ports if port.vm_id == vm_id]
+        if ports != state.load(vm_id):
+            state.save(vm_id, ports)
 
 
 def _preview(node: Node) -> None:

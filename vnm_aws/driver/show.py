@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
-from ..overlay import tunnels
+from ..errors import AwsOvsError
+from ..names import OVERLAY
+from ..overlay import openflow, tunnels
 from ..overlay.guest_port import GuestPort
 from ..table import table
 from ..underlay import shares
@@ -20,7 +23,7 @@ def gather(node: Node) -> dict[str, Any]:
     """Gather everything that `show` prints, as plain values."""
     seen, ports, observed = tunnels.observe(node.db), state.everything().ports, node.observe()
     plugged, inhabited = set(observed.numbers()), [(port.bridge, port.vni) for port in ports]
-    refused = shares.refused()
+    refused, dropped = shares.refused(), _dropped(ports)
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()
@@ -37,10 +40,20 @@ def gather(node: Node) -> dict[str, Any]:
                 "reaches": _reaches(node, port),
                 "plugged": port.name in plugged,
                 "connections_refused": sum(refused.get((mapping.outside, port.mac), 0) for mapping in port.mappings),
+                "floods_dropped": sum(dropped.get(bridge, {}).get(port.slot, 0) for bridge in (OVERLAY, port.bridge)),
             }
             for port in ports
         ],
     }
+
+
+def _dropped(ports: list[GuestPort]) -> dict[str, dict[int, int]]:
+    """Count what each bridge's meters have dropped; nothing where a bridge does not answer."""
+    counts = {}
+    for bridge in {OVERLAY, *(port.bridge for port in ports)}:
+        with contextlib.suppress(AwsOvsError):
+            counts[bridge] = openflow.dropped(bridge)
+    return counts
 
 
 def _peer(node: Node, peer: tunnels.Peer, tunnel: tunnels.Tunnel) -> dict[str, Any]:
@@ -72,7 +85,7 @@ def run(node: Node, as_json: bool) -> None:
     counters = {key.upper(): key for key in _COUNTERS}
     _print({"PEER": "name", "VTEP": "vtep", "TUNNEL": "state", **counters}, everything["peers"])
     _print({"BRIDGE": "bridge", "VNI": "vni", "PORTS": "ports"}, everything["networks"])
-    share = {"REFUSED": "connections_refused"}
+    share = {"REFUSED": "connections_refused", "DROPPED": "floods_dropped"}
     nic = {"VM": "vm_id", "NIC": "nic_id", "PORT": "name", "BRIDGE": "bridge", "VNI": "vni"}
     reach = {"IP": "ip", "AWS_PRIVATE_IP": "aws_private_ip", "OUTSIDE": "outside"}
     nics = [{**port, **address} for port in everything["ports"] for address in port["reaches"] or [{}]]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from .. import files
 from ..errors import AwsOvsError
 from ..names import RUN
-from ..overlay.guest_port import GuestPort, Mapping, SharedAddress
+from ..overlay.guest_port import GuestPort, Mapping, SharedAddress, choose_slot
 from ..vm import PortRange, port_name
 
 DIRECTORY = f"{RUN}/vms"
@@ -49,7 +49,7 @@ def load(vm_id: int) -> list[GuestPort] | None:
 
 
 def everything() -> Stored:
-    """Read the ports of all VMs."""
+    """Read the ports of all VMs; those of older versions get a slot, always the same as long as the files are."""
     stored = Stored([], {})
     names = os.listdir(DIRECTORY) if os.path.isdir(DIRECTORY) else []
     for vm_id in sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()):
@@ -58,7 +58,9 @@ def everything() -> Stored:
             stored.unreadable[vm_id] = read
         else:
             stored.ports.extend(read)
-    return stored
+    slots = {port.slot for port in stored.ports}
+    numbered = [port if port.slot else port._replace(slot=choose_slot(0, slots)) for port in stored.ports]
+    return stored._replace(ports=numbered)
 
 
 def save(vm_id: int, ports: list[GuestPort]) -> None:
@@ -108,7 +110,7 @@ def _decode(document: Any, vm_id: int) -> list[GuestPort]:
 
 def _port(fields: dict[str, Any]) -> GuestPort:
     port: GuestPort = _fill(GuestPort, fields)
-    numbers = (port.vm_id, port.nic_id, port.vni, port.network_id, *port.alias_networks)
+    numbers = (port.vm_id, port.nic_id, port.vni, port.network_id, port.slot, *port.alias_networks)
     texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways, *port.vpc_access, *port.dns)
     if not all(isinstance(value, int) for value in numbers) or not all(isinstance(value, str) for value in texts):
         raise TypeError(fields)

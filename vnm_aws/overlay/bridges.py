@@ -21,6 +21,7 @@ from ..names import (
     REPAIR_PORT,
     ROLE,
     SIDE_KEY,
+    SLOT_KEY,
     SWITCH_KEY,
     VNET_KEY,
 )
@@ -62,14 +63,14 @@ def patch_name(bridge: str, vni: int) -> tuple[str, str]:
     return f"p{tail}", f"q{tail}"
 
 
-GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY, SWITCH_KEY, VNET_KEY]
+GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY, SWITCH_KEY, VNET_KEY, SLOT_KEY]
 
 
 def guest_ids(port: GuestPort) -> dict[str, str]:
     """Make the external_ids of a guest port's interface: the node's index of who has what."""
     claims = " ".join(map(str, port.claims))
     ids = {ROLE: "guest", PORT_KEY: mark(port.vm_id, port.nic_id), NETWORK_KEY: f"{port.bridge}/{port.vni}"}
-    ids |= {CLAIMS_KEY: claims, SWITCH_KEY: str(port.member)}
+    ids |= {CLAIMS_KEY: claims, SWITCH_KEY: str(port.member), SLOT_KEY: str(port.slot)}
     if port.network_id >= 0:  # a file of an older version does not tell it
         ids[VNET_KEY] = str(port.network_id)
     return ids
@@ -84,6 +85,12 @@ def marked_vm(ids: dict[str, str]) -> int | None:
     """Read whose port an interface is marked as; None when it is no guest port."""
     vm_id = ids.get(PORT_KEY, "").partition("/")[0]
     return int(vm_id) if vm_id.isdecimal() else None
+
+
+def marked_slot(ids: dict[str, str]) -> int:
+    """Read the slot that an interface is marked with; 0 when it has none."""
+    slot = ids.get(SLOT_KEY, "")
+    return int(slot) if slot.isdecimal() else 0
 
 
 class Transaction:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..addresses import Prefix
 from ..config import Config
 from ..names import NETWORK_KEY, OVERLAY, SIDE_KEY, SWITCH_KEY
-from . import bridges
+from . import bridges, meters
 from .bridges import OvsInterface
 from .guest_port import GuestPort, Member
 from .openflow import ALL_ANEW, Bundles
@@ -103,6 +103,7 @@ def all_flows(observed: Observed, node: list[str], ports: Iterable[GuestPort], s
         _add_network(bundles, observed, bridge, vni, settings)
     for port in plugged:
         _add_port(bundles, observed, port, numbers[port.name], settings)
+        _add_meters(bundles, port, meters.adjust(port.slot, settings.flood_limit))
     asked: set[tuple[object, ...]] = set()
     for port in plugged:
         question = (port.bridge, port.vni, port.filter_mac)
@@ -124,8 +125,11 @@ def changed_flows(observed: Observed, change: Change, settings: Config) -> Bundl
             _add_network(bundles, observed, bridge, vni, settings)
     numbers = observed.numbers()
     plugged = [port for port in new if port.name in numbers]
+    kept = {(port.nic_id, port.slot) for port in change.before}
     for port in plugged:
         _add_port(bundles, observed, port, numbers[port.name], settings)
+        write = meters.keep if (port.nic_id, port.slot) in kept else meters.new
+        _add_meters(bundles, port, write(port.slot, settings.flood_limit))
     known = {(port.name, port.bridge, port.vni) for port in change.before}
     for port in plugged:
         is_new = (port.name, port.bridge, port.vni) not in known
@@ -159,6 +163,12 @@ def _add_port(bundles: Bundles, observed: Observed, port: GuestPort, ofport: int
     patch = observed.patch(port.bridge, port.vni, far=True)
     bundles[OVERLAY] += overlay_bridge.port(port, patch, settings.gateway_mac)
     bundles[OVERLAY] += destinations.port(port, Prefix(settings.transit_range, "transit_range"))
+
+
+def _add_meters(bundles: Bundles, port: GuestPort, line: str) -> None:
+    """Set the meter of a guest port on both bridges: one for what it floods knowingly, one for what has no known place."""
+    for bridge in (port.bridge, OVERLAY):
+        bundles[bridge].append(line)
 
 
 def _announce(bundles: Bundles, observed: Observed, port: GuestPort, ofport: int, asks: bool) -> None:

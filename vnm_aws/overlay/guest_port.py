@@ -8,6 +8,7 @@ one for the same guest address, is mapped onto the node-side address with connec
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple
 
 from ..addresses import Prefix, int_to_ip
@@ -125,6 +126,8 @@ class GuestPort(NamedTuple):
     alias_networks: tuple[int, ...] = ()
     withheld: tuple[Mapping, ...] = ()
     """Mappings that are not in force, see `grants`; their addresses are taken all the same."""
+    slot: int = 0
+    """A number that no other guest port of the node has; 0 in files of versions that gave none."""
 
     @property
     def claims(self) -> list[Claim]:
@@ -203,6 +206,13 @@ def without(port: GuestPort, alias: LeavingAlias, transit: Prefix, used: set[str
         shared=tuple(shared),
         alias_networks=tuple(map(int, networks)),
     )
+
+
+def choose_slot(kept: int, used: set[int]) -> int:
+    """Choose a number for a port, and add it to `used`: the one that it has if nobody else has it, else the least."""
+    slot = kept if kept and kept not in used else next(number for number in count(1) if number not in used)
+    used.add(slot)
+    return slot
 
 
 def _transit_addresses(insides: list[str], transit: Prefix, kept: dict[str, str], used: set[str]) -> dict[str, str]:

@@ -8,15 +8,16 @@ from collections.abc import Collection, Iterator
 from .. import processes
 from ..errors import AwsOvsError
 from ..names import OVERLAY
+from . import meters
 
 Bundles = dict[str, list[str]]
-"""For each bridge, lines of `ovs-ofctl bundle`: `flow add …`, `flow delete …`, `packet-out …`."""
+"""For each bridge, lines of `ovs-ofctl bundle` (`flow add …`, `flow delete …`, `packet-out …`), and those of `meters`."""
 
 ALL_ANEW = "flow delete"
 """The first line of a bundle that leaves nothing of what was there."""
 
 TIMEOUT_S = 30
-_QUESTIONS = {"dump-flows": "read", "diff-flows": "compare"}
+_QUESTIONS = {"dump-flows": "read the flows", "diff-flows": "compare the flows", "meter-stats": "read the meters"}
 
 
 def read(bridge: str, cookie: str) -> list[str]:
@@ -25,16 +26,29 @@ def read(bridge: str, cookie: str) -> list[str]:
     return [f"flow add {flow.strip()}" for flow in flows if "cookie=" in flow]
 
 
+def dropped(bridge: str) -> dict[int, int]:
+    """Count the packets that each meter of a bridge has dropped."""
+    counts: dict[int, int] = {}
+    for line in ask("meter-stats", bridge):
+        head, _, rest = line.partition(":")
+        if head == "meter":
+            number = int(rest.split()[0])
+        elif head == "0":  # the only band
+            counts[number] = int(rest.split()[0].removeprefix("packet_count:"))
+    return counts
+
+
 def ask(question: str, bridge: str, *words: str, answers: Collection[int] = (0,)) -> list[str]:
     """Ask a bridge with a command of `ovs-ofctl`; other exit codes than those of `answers` are an error."""
     import subprocess  # costs 7 ms, and a VM's start asks nothing
 
     switch = f"unix:/run/openvswitch/{bridge}.mgmt"  # a bare name could be a file here
-    argv = ["ovs-ofctl", f"--timeout={TIMEOUT_S}", "--no-names", "--no-stats", question, switch, *words]
+    version = "--protocols=OpenFlow13"  # the first that shows meters
+    argv = ["ovs-ofctl", version, f"--timeout={TIMEOUT_S}", "--no-names", "--no-stats", question, switch, *words]
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode not in answers:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        what = f"ovs-ofctl cannot {_QUESTIONS[question]} the flows of bridge {bridge} ({why})"
+        what = f"ovs-ofctl cannot {_QUESTIONS[question]} of bridge {bridge} ({why})"
         raise AwsOvsError(what, "see 'ovs-vsctl show'")
     return done.stdout.splitlines()
 
@@ -49,15 +63,18 @@ def _commands(bridge: str, lines: list[str]) -> Iterator[tuple[list[str], str]]:
 
 
 def apply(bundles: Bundles) -> None:
-    """Carry out each bridge's bundle: all of its lines or, when one is refused, none of them.
+    """Carry out each bridge's bundle: all of its lines or, when one is refused, none of them. Meters come first, and stay.
 
     Raises:
         AwsOvsError: a bridge refused its bundle; those of the other bridges may have been carried out.
     """
+    of_meters = {bridge: [line for line in lines if meters.is_meter(line)] for bridge, lines in bundles.items()}
+    meters.apply({bridge: lines for bridge, lines in of_meters.items() if lines})
     tools = []
     failures = []
     try:
-        for bridge, lines in bundles.items():
+        for bridge, bundle in bundles.items():
+            lines = [line for line in bundle if not meters.is_meter(line)]
             for words, text in _commands(bridge, lines):
                 try:
                     tools.append((bridge, processes.start(["ovs-ofctl", f"--timeout={TIMEOUT_S}", *words], text)))

@@ -70,6 +70,10 @@ OUTPUT_PORT, OUTPUT_PORT_BITS = "NXM_NX_REG0[]", "NXM_NX_REG0[0..15]"
 VNI, VNI_MATCH = "NXM_NX_REG1[]", "reg1"
 WAS_LEARNED, WAS_LEARNED_MATCH = "NXM_NX_REG2[0]", "reg2=0x1/0x1"
 
+SLOT, SLOT_MATCH = "NXM_NX_REG3[]", "reg3"
+"""The number of the guest port that sent a packet. Registers are empty behind a patch port, the mark is not."""
+MARK = "NXM_NX_PKT_MARK[]"
+
 NODE_MAC = "02:a5:0e:00:00:02"
 """The MAC of the internal port aws_gw, the kernel's end; it is seen on this node only."""
 

@@ -6,7 +6,7 @@ has learned by itself has 0xa8, at a NIC, or 0xa9, in a network.
 
 from __future__ import annotations
 
-from . import VNI, VNI_MATCH
+from . import MARK, SLOT, VNI, VNI_MATCH
 
 _PORT_COOKIE, _NETWORK_COOKIE, NODE_COOKIE = 0xA5 << 56, 0xA6 << 56, 0xA7 << 56
 _LEARNED_AT_PORT, _LEARNED_IN_NETWORK = 0xA8 << 56, 0xA9 << 56
@@ -95,6 +95,14 @@ def in_network(vni: int) -> str:
 def set_network(vni: int) -> str:
     """Write the action that makes a packet one of a network."""
     return f"load:{vni:#x}->{VNI}"
+
+
+def to_overlay(patch: int) -> str:
+    """Write the actions that send a packet to the overlay bridge, with the slot of the port that it is from.
+
+    They are the last ones: what another port got after them would have a mark.
+    """
+    return f"move:{SLOT}->{MARK},output:{patch}"
 
 
 def as_number(address: str) -> str:

@@ -8,11 +8,14 @@ from ...names import CT_ZONE
 from ..guest_port import GuestPort, SharedAddress
 from . import (
     LEARNED_S,
+    MARK,
     MOST_LEARNED,
     MULTICAST,
     NODE_MAC,
     OUTPUT_PORT,
     OUTPUT_PORT_BITS,
+    SLOT,
+    SLOT_MATCH,
     VNI,
     OverlayTable,
     announcement,
@@ -42,8 +45,10 @@ def network(vni: int, patches: Iterable[int], macs: Iterable[str]) -> list[str]:
     answers = "".join(f",mod_dl_src:{mac},IN_PORT" for mac in sorted(macs))
     answer = f"{from_tunnel},{_INTO_TUNNELS},mod_dl_dst:{announcement.ANSWER}{answers}"
     from_guest = f"{learn},{_INTO_TUNNELS},{flow.goto(table.LEARNED)}"
+    # No packet leaves with a mark: to set one costs the datapath an action, and the host could take it for its own.
+    enter_from_guest = f"{enter},move:{MARK}->{SLOT},load:0->{MARK},{flow.goto(table.FROM_GUEST)}"
     flows = [
-        *((table.CLASSIFY, 100, f"in_port={patch}", f"{enter},{flow.goto(table.FROM_GUEST)}") for patch in patches),
+        *((table.CLASSIFY, 100, f"in_port={patch}", enter_from_guest) for patch in patches),
         (table.CLASSIFY, 50, f"tun_id={vni:#x}", f"{enter},{flow.goto(table.FROM_TUNNEL)}"),
         (table.FROM_GUEST, 10, of_network, from_guest),
         (table.FROM_TUNNEL, 100, f"{of_network},{_RARP},dl_dst={announcement.ASKING}", answer),
@@ -54,11 +59,15 @@ def network(vni: int, patches: Iterable[int], macs: Iterable[str]) -> list[str]:
 
 
 def port(guest: GuestPort, patch: int, gateway_mac: str) -> list[str]:
-    """Write the flows of a guest port that exchange its addresses; patch port number `patch` leads to its bridge."""
+    """Write the flows of a guest port, most of which exchange its addresses; patch port `patch` leads to its bridge."""
     cookie = flow.port_cookie(guest.vm_id, guest.nic_id)
     # A NIC that is here is not behind a tunnel; whoever says so takes no frame of it.
     impostor = f"{flow.in_network(guest.vni)},dl_src={guest.mac}"
-    lines = [flow.add(cookie, OverlayTable.FROM_TUNNEL, 200, impostor, "drop")]
+    flood = f"meter:{guest.slot},{flow.goto(OverlayTable.FLOOD)}"
+    lines = [
+        flow.add(cookie, OverlayTable.FROM_TUNNEL, 200, impostor, "drop"),
+        flow.add(cookie, OverlayTable.LEARNED, 1, f"{SLOT_MATCH}={guest.slot}", flood),
+    ]
     tracked = {shared.outside for shared in guest.shared}
     further = OverlayTable.DESTINATION
     for mapping in guest.mappings:
@@ -110,6 +119,7 @@ def node(gateway: int, icmp: int, gateway_mac: str) -> list[str]:
         (table.SHARED, 90, "ct_state=+trk+rel,ip", flow.goto(table.INWARD)),
         (table.FROM_GUEST, 100, f"dl_dst={gateway_mac}", flow.goto(table.OUTWARD)),
         *((table.FROM_TUNNEL, 300, f"dl_src={mac}", "drop") for mac in impostors),
+        (table.LEARNED, 5, f"dl_dst={MULTICAST}", flow.goto(table.FLOOD)),  # the VNET bridge has let it pass
         (table.LEARNED, 0, "", flow.goto(table.FLOOD)),
         (table.TO_NODE, 0, "", f"mod_dl_dst:{NODE_MAC},output:{gateway}"),
     ]

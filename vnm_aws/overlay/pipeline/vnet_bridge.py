@@ -12,13 +12,24 @@ from . import (
     MULTICAST,
     NODE_MAC,
     OUTPUT_PORT_BITS,
+    SLOT,
     VNI,
     WAS_LEARNED,
     WAS_LEARNED_MATCH,
     announcement,
 )
 from . import VnetTable as Table
-from .flow import add, as_number, goto, in_network, learned_at_port, learned_in_network, network_cookie, port_cookie
+from .flow import (
+    add,
+    as_number,
+    goto,
+    in_network,
+    learned_at_port,
+    learned_in_network,
+    network_cookie,
+    port_cookie,
+    to_overlay,
+)
 from .flow import set_network as enter_network
 
 _RARP = "dl_type=0x8035"  # how a hypervisor announces a VM that has moved
@@ -45,7 +56,9 @@ def port(guest: GuestPort, ofport: int, gateway_mac: str, learned_macs: int) -> 
     cookie = port_cookie(guest.vm_id, guest.nic_id)
     here = f"in_port={ofport}"
     checked = Table.GATEWAY if guest.raw_ethernet else Table.GUARD
-    enter = f"{enter_network(guest.vni)},{goto(checked if guest.filter_mac else Table.SOURCE)}"
+    enter = (
+        f"{enter_network(guest.vni)},load:{guest.slot}->{SLOT},{goto(checked if guest.filter_mac else Table.SOURCE)}"
+    )
     lines = [add(cookie, Table.PORT_SECURITY, priority, match, enter) for priority, match in _allowed(guest, here)]
     lines += [add(cookie, Table.PORT_SECURITY, priority, match, "drop") for priority, match in _forbidden(guest, here)]
     if not guest.filter_mac:
@@ -53,6 +66,8 @@ def port(guest: GuestPort, ofport: int, gateway_mac: str, learned_macs: int) -> 
     if not guest.raw_ethernet:
         go_on = goto(Table.GATEWAY)
         lines += [add(cookie, Table.GUARD, priority, match, go_on) for priority, match in _neighbours(guest, here)]
+    limited = f"meter:{guest.slot},{goto(Table.SWITCH)}"
+    lines.append(add(cookie, Table.GATEWAY, 60, f"{here},dl_dst={MULTICAST}", limited))
     for address in guest.gateways:
         lines += _answers(cookie, here, address, gateway_mac)
     to_guest = f"{in_network(guest.vni)},dl_dst={guest.mac}"
@@ -168,11 +183,11 @@ def network(vni: int, patch: int, members: Iterable[Member], everyone: Iterable[
     """
     cookie, of_network, members, everyone = network_cookie(vni), in_network(vni), list(members), list(everyone)
     # A packet never goes out where it came in, so one list serves the overlay and every port alike.
-    flood = _outputs([*(member.number for member in members), patch])
+    flood = _outputs((member.number for member in members), patch)
     gateways = sorted({gateway for member in everyone for gateway in member.gateways})
     refused = [f"dl_dst={announcement.GROUPS}", *(f"arp,arp_spa={gateway}" for gateway in gateways)]
     lines = [
-        add(cookie, Table.GATEWAY, 50, f"{of_network},dl_dst={gateway_mac}", f"output:{patch}"),
+        add(cookie, Table.GATEWAY, 50, f"{of_network},dl_dst={gateway_mac}", to_overlay(patch)),
         add(cookie, Table.GATEWAY, 0, of_network, goto(Table.SWITCH)),
         *(add(cookie, Table.SWITCH, 200, f"{of_network},{match}", "drop") for match in refused),
         add(cookie, Table.SWITCH, 90, f"{of_network},dl_dst={MULTICAST}", flood),
@@ -184,12 +199,12 @@ def network(vni: int, patch: int, members: Iterable[Member], everyone: Iterable[
     return [
         *lines,
         add(cookie, Table.PORT_SECURITY, 100, f"in_port={patch}", from_overlay),
-        add(cookie, Table.SWITCH, 10, of_network, f"output:{patch}"),
+        add(cookie, Table.SWITCH, 10, of_network, to_overlay(patch)),
     ]
 
 
-def _outputs(ports: Iterable[int]) -> str:
-    return ",".join(f"output:{number}" for number in ports)
+def _outputs(ports: Iterable[int], patch: int) -> str:
+    return ",".join([*(f"output:{number}" for number in ports), to_overlay(patch)])
 
 
 def _guard(vni: int) -> list[str]:
@@ -218,13 +233,13 @@ def _learning(vni: int, patch: int, members: list[Member], everyone: list[Member
     refuse = f"learn(table={Table.SOURCE},priority=90,cookie={learned:#x},limit={MOST_LEARNED},{VNI},NXM_OF_ETH_SRC[])"
     announced = f"{enter_network(vni)},{refuse},{_learn(learned, MOST_LEARNED, how='priority=20')}"
     from_overlay = f"{enter_network(vni)},{_learn(learned, MOST_LEARNED)},{goto(Table.SWITCH)}"
-    unknown = _outputs([*(member.number for member in members if member.any_mac), patch])
+    unknown = _outputs((member.number for member in members if member.any_mac), patch)
     others = sorted({member.mac for member in everyone if member.mac} | {gateway_mac, NODE_MAC})
     return [
         add(cookie, Table.PORT_SECURITY, 110, f"in_port={patch},dl_dst={announcement.GROUPS}", announced),
         add(cookie, Table.PORT_SECURITY, 100, f"in_port={patch}", from_overlay),
         *(add(cookie, Table.SOURCE, 100, f"{of_network},dl_src={mac}", "drop") for mac in (*others, MULTICAST)),
         add(cookie, Table.SWITCH, 10, of_network, f"resubmit(,{Table.LEARNED}),{goto(Table.DELIVER)}"),
-        add(cookie, Table.DELIVER, 100, f"{of_network},reg0={patch}", f"output:{patch}"),
+        add(cookie, Table.DELIVER, 100, f"{of_network},reg0={patch}", to_overlay(patch)),
         add(cookie, Table.DELIVER, 0, of_network, unknown),
     ]
