@@ -20,7 +20,7 @@ def host(number: int) -> Host:
 
 def vm(vm_id: int, *addresses: str, **template: str) -> AwsVm:
     """A VM on the first host, whose addresses have an Elastic IP each."""
-    each = tuple(Address(address, f"198.51.100.{address[-2:]}", f"eipalloc-{address[-2:]}") for address in addresses)
+    each = tuple(Address(address, f"198.51.100.{address[-2:]}", f"eipalloc-{address[-2:]}", 0) for address in addresses)
     return AwsVm(vm_id, f"vm{vm_id}", True, 1, "h1", each, template)
 
 
@@ -39,7 +39,8 @@ def seen(first: tuple[str, ...] = (), second: tuple[str, ...] = (), limit: int =
         eni_id = holders[private_ip].eni_id if private_ip in holders else ""
         eips[key] = ElasticIp(key, f"198.51.100.{address[-2:]}", private_ip, eni_id, {})
     hosts = {f"eni-{number}": host(number) for number in (1, 2)}
-    return Seen(enis, holders, eips, hosts, {SUBNET: Subnet(SUBNET, "10.0.0.0/24", 99)}, limit)
+    given = {(0, address, each) for address in (A, B, "10.0.0.2") for each in ("", f"eipalloc-{address[-2:]}")}
+    return Seen(given, enis, holders, eips, hosts, {SUBNET: Subnet(SUBNET, "10.0.0.0/24", 99)}, limit)
 
 
 def test_an_address_moves_from_its_eni_to_that_of_the_host_and_the_vm_is_told() -> None:
@@ -87,6 +88,21 @@ def test_vms_that_share_an_address_each_need_it() -> None:
     decision = decide([vm(7, A), vm(8, A)], host(1), seen(second=(A,), limit=2))
     assert [move.vm_id for move in decision.moves if isinstance(move, Assign)] == [7, 8]
     assert decision.refusals == {}
+
+
+@pytest.mark.parametrize("address", [Address(A, "", "eipalloc-11", 5), Address(A, "", "eipalloc-12", 0)])
+def test_what_no_network_of_the_vm_gives_is_refused_wherever_it_is(address: Address) -> None:
+    for there in ((), (A,)):
+        decision = decide([vm(7)._replace(addresses=(address,))], host(1), seen(first=there))
+        assert decision.moves == []
+        assert (
+            decision.refusals[7].what == f"{A} is not what an address range of network {address.network_id} gives now"
+        )
+
+
+def test_an_address_without_its_elastic_ip_is_followed_alone() -> None:
+    decision = decide([vm(7)._replace(addresses=(Address(A, "", "", 0),))], host(1), seen(second=(A,)))
+    assert [type(move) for move in decision.moves] == [Assign, Tell]
 
 
 def test_a_vm_whose_private_address_cannot_come_has_no_moves() -> None:

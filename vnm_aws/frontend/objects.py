@@ -99,6 +99,11 @@ class Network(NamedTuple):
         ranges = [*(item.attributes for item in self.ranges), *self.asked]
         return [values[attribute] for values in ranges if values.get(attribute)]
 
+    def gives(self) -> list[tuple[str, str]]:
+        """List AWS_PRIVATE_IP and AWS_ALLOCATION_ID that its ranges give to NICs; what a range lacks is the network's."""
+        each = [{**self.template, **item.attributes} for item in self.ranges]
+        return [(values[PRIVATE_IP], values.get(ALLOCATION_ID, "")) for values in each if values.get(PRIVATE_IP)]
+
     @property
     def ours(self) -> bool:
         """Say whether this driver serves it."""
@@ -106,11 +111,12 @@ class Network(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An address of a NIC or alias that AWS knows."""
+    """An address of a NIC or alias that AWS knows, and the network that it says it is from."""
 
     private_ip: str
     external_ip: str
     allocation_id: str
+    network_id: int
 
 
 class AwsVm(NamedTuple):
@@ -215,7 +221,7 @@ def read_vm(element: etree._Element) -> AwsVm:
     """Read a VM element."""
     last = element.find("HISTORY_RECORDS/HISTORY[last()]")
     addresses = [
-        Address(_text(nic, PRIVATE_IP), _text(nic, EXTERNAL_IP), _text(nic, ALLOCATION_ID))
+        Address(_text(nic, PRIVATE_IP), _text(nic, EXTERNAL_IP), _text(nic, ALLOCATION_ID), _number(nic, "NETWORK_ID"))
         for kind in ("NIC", "NIC_ALIAS")
         for nic in element.iterfind(f"TEMPLATE/{kind}")
         if _text(nic, "VN_MAD") == DRIVER and _text(nic, PRIVATE_IP)

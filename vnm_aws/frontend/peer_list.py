@@ -92,9 +92,9 @@ def _sorted(addresses: set[str]) -> tuple[str, ...]:
 def _of_ranges(world: World) -> Iterator[str]:
     """List AWS_PRIVATE_IP of all address ranges; a host would refuse the whole list for a text that is no address."""
     for network in world.networks:
-        for item in network.ranges if network.ours else ():
+        for private_ip, _ in network.gives() if network.ours else ():
             try:
-                yield ipv4(item.attributes.get(PRIVATE_IP, ""), PRIVATE_IP)
+                yield ipv4(private_ip, PRIVATE_IP)
             except AwsOvsError:
                 continue  # `oneaws vnet check` names it
 

@@ -5,7 +5,7 @@ Whoever changes a world does it here, or says with `forget` what has to be read 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 
@@ -25,9 +25,24 @@ class Part(Enum):
     """A part of the worlds that can change: the attributes of `World` that are read, or made of what is read."""
 
     HOSTS = ("hosts", "host_of_eni", "limits")
-    NETWORKS = ("networks", "_with_leases")
+    NETWORKS = ("networks", "given", "_with_leases")
     VMS = ("vms",)
     ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
+
+
+Given = tuple[int, str, str]
+"""A network's ID, and AWS_PRIVATE_IP and AWS_ALLOCATION_ID that a NIC may have by it."""
+
+
+def given(networks: Iterable[Network]) -> set[Given]:
+    """Find what networks of the driver give to NICs; one without the allocation has no Elastic IP moved."""
+    return {
+        (network.network_id, private_ip, each)
+        for network in networks
+        if network.ours
+        for private_ip, allocation_id in network.gives()
+        for each in ("", allocation_id)
+    }
 
 
 class World:
@@ -66,6 +81,11 @@ class World:
     def networks(self) -> list[Network]:
         """Read all networks of OpenNebula."""
         return self.oned.networks()
+
+    @cached_property
+    def given(self) -> Collection[Given]:
+        """Find what networks of the driver give to NICs, in AWS."""
+        return given(self.networks)
 
     @cached_property
     def _with_leases(self) -> dict[int, Network]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from ...errors import AwsOvsError
 from ..ec2 import Ec2Error, ElasticIp, Interface, Subnet
 from ..objects import AwsVm, Host
-from ..world import Part, World
+from ..oned import NotFoundError
+from ..world import Given, Part, World, given
 from .decide import Assign, Associate, Decision, PlacedError, Seen, Tell, decide, eni_of, missing, to_associate
 
 _CONCERN_ALL = {"UnauthorizedOperation", "AuthFailure", "RequestLimitExceeded", "InternalError", "Unavailable"}
@@ -21,6 +23,7 @@ def look(world: World, host: Host, vms: Sequence[AwsVm]) -> Seen:
     moves = any(missing(vm, host, eni) for vm in vms)
     changes = moves or any(to_associate(vm, world.elastic_ips) for vm in vms)
     return Seen(
+        world.given,
         world.interfaces,
         world.eni_of_address,
         world.elastic_ips,
@@ -57,6 +60,15 @@ class Nearby(World):
         """Read the ENI of the host, and those that have addresses which it lacks."""
         absent = missing(self._vm, self._host, self._eni)
         return {self._eni.eni_id: self._eni} | self.ec2.interfaces_holding(absent, self._eni.vpc_id)
+
+    @cached_property
+    def given(self) -> Collection[Given]:
+        """Find what the networks of the VM give to NICs, in AWS."""
+        networks = []
+        for network_id in {address.network_id for address in self._vm.addresses}:
+            with contextlib.suppress(NotFoundError):
+                networks.append(self.with_leases(network_id))
+        return given(networks)
 
     @cached_property
     def elastic_ips(self) -> Mapping[str, ElasticIp]:

@@ -10,6 +10,7 @@ from ...errors import AwsOvsError
 from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
 from ..ec2 import ElasticIp, Interface, Subnet
 from ..objects import Address, AwsVm, Host
+from ..world import Given
 
 _PREFIX = "aws_ovs: "
 
@@ -18,6 +19,7 @@ class Seen(NamedTuple):
     """What both worlds show.
 
     Attributes:
+        given: what networks give to NICs.
         interfaces: ENIs by id, that of the host among them.
         eni_of_address: which of them has each private address.
         elastic_ips: by allocation id.
@@ -26,6 +28,7 @@ class Seen(NamedTuple):
         limit: how many addresses the ENI of the host can have; 0 when that is not known.
     """
 
+    given: Collection[Given]
     interfaces: Mapping[str, Interface]
     eni_of_address: Mapping[str, Interface]
     elastic_ips: Mapping[str, ElasticIp]
@@ -93,6 +96,7 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
             if eni is None:
                 what = f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}"
                 raise AwsOvsError(what, "run 'oneaws host sync'")
+            _check_given(vm, seen)
             room = {*eni.addresses} if room is None else room
             absent = missing(vm, host, eni)
             if absent:
@@ -111,6 +115,17 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
             if differs(vm, success(vm, host)):
                 decision.moves.append(Tell(vm.vm_id, success(vm, host)))
     return decision
+
+
+def _check_given(vm: AwsVm, seen: Seen) -> None:
+    """Refuse addresses that no network of the VM gives.
+
+    oned lets the owner of a network hide attributes within another (`MTU = [ AWS_PRIVATE_IP = … ]`), and NICs get them.
+    """
+    for address in vm.addresses:
+        if (address.network_id, address.private_ip, address.allocation_id) not in seen.given:
+            what = f"{address.private_ip} is not what an address range of network {address.network_id} gives now"
+            raise AwsOvsError(what, "detach the NIC, and attach it again to get what the range has")
 
 
 def eni_of(host: Host) -> str:
