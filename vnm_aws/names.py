@@ -76,8 +76,12 @@ VPC_ACCESS = "AWS_VPC_ACCESS"
 RAW_ETHERNET = "AWS_RAW_ETHERNET"
 """YES: guests may send frames that are not those of a usual host: VLAN tags, router advertisements, DHCP answers."""
 
-RESTRICTED = (PRIVATE_IP, ALLOCATION_ID, EXTERNAL_IP, VPC_ACCESS, RAW_ETHERNET)
-"""What only administrators may set in VMs and networks, or users would take addresses of others. install.sh restricts more."""
+RESTRICTED = (
+    *(PRIVATE_IP, ALLOCATION_ID, EXTERNAL_IP, VPC_ACCESS, RAW_ETHERNET),
+    *(FILTER_IP, FILTER_MAC, "GATEWAY", "DNS"),
+)
+"""What only administrators may set in VMs and networks, or users would take addresses of others and open what is closed.
+install.sh restricts more."""
 
 # Of a VM.
 EIP_STATUS = "AWS_EIP_STATUS"

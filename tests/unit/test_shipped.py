@@ -14,7 +14,7 @@ import pytest
 from vnm_aws.driver.main import VERBS
 from vnm_aws.frontend import settings
 from vnm_aws.frontend.settings import Settings
-from vnm_aws.names import RESTRICTED
+from vnm_aws.names import POOL, RESTRICTED
 
 REPOSITORY = Path(__file__).parents[2]
 SHARE = REPOSITORY / "share"
@@ -170,4 +170,4 @@ def test_each_verb_called_by_opennebula_has_its_script() -> None:
 def test_install_sh_restricts_what_the_front_end_expects_to_be_restricted() -> None:
     script = (REPOSITORY / "install.sh").read_text()
     lists = " ".join(re.findall(r'^RESTRICTED[A-Z_]*="([^"]*)"', script, re.MULTILINE)).split()
-    assert {*RESTRICTED} <= {*lists}
+    assert {POOL, *RESTRICTED} <= {*lists}
