@@ -18,7 +18,12 @@ from .frontend import settings
 from .frontend.plan import Outcome
 from .frontend.terminal import Progress
 from .journal import ERROR, INFO, explain, log
-from .table import table
+from .table import printable, table
+
+
+def _say(line: str, err: bool = False) -> None:
+    """Print a line; the names and errors in it are of others, and do nothing to a terminal."""
+    click.echo(printable(line), err=err)
 
 
 class _Later:
@@ -56,7 +61,7 @@ class _Main(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except Exception as error:  # noqa: BLE001 - an administrator gets a sentence; the journal has the rest
-            click.echo(f"oneaws: {explain(error, 'oneaws')}", err=True)
+            _say(f"oneaws: {explain(error, 'oneaws')}", err=True)
             sys.exit(1)
 
 
@@ -73,8 +78,9 @@ def main(ctx: click.Context, path: str) -> None:
     moves private addresses to where their VMs run. Hooks and a timer do all that by themselves; these commands show it,
     do it now, and say what is wrong.
 
-    Run it as oneadmin. It finds OpenNebula by ONE_AUTH and ONE_XMLRPC, and AWS as every program that uses boto3: by
-    instance role, ~/.aws or AWS_PROFILE. Everything can be interrupted and run again at any time.
+    Run it as oneadmin; started by root it acts as oneadmin, who owns the state directory. It finds OpenNebula by ONE_AUTH
+    and ONE_XMLRPC, and AWS as every program that uses boto3: by instance role, ~/.aws or AWS_PROFILE. Everything can be
+    interrupted and run again at any time.
 
     \b
     Exit codes: 0  all is as it should be, or is now
@@ -118,7 +124,7 @@ def _changing(stages: Callable[..., Iterator[Stage]]) -> Callable[..., None]:
             if our_turn:
                 reconcile.carry_out(world, stages(world, **arguments), outcome)
             else:
-                click.echo("oneaws: another front-end leads, or another run is waiting already", err=True)
+                _say("oneaws: another front-end leads, or another run is waiting already", err=True)
         progress.end()
         _report(outcome, as_json)
 
@@ -141,9 +147,9 @@ def _report(outcome: Outcome, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     else:
         for target, text in outcome.done:
-            click.echo(f"{target}: {'would ' if outcome.dry_run else ''}{text}")
+            _say(f"{target}: {'would ' if outcome.dry_run else ''}{text}")
         for problem in outcome.problems:
-            click.echo(f"oneaws: {problem}", err=True)
+            _say(f"oneaws: {problem}", err=True)
         if not outcome.done and not outcome.problems:
             click.echo("Nothing to change.")
     if outcome.problems:
@@ -253,11 +259,11 @@ def eip_list(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> No
     for line in lines:
         if line["REASON"]:
             what = line["EXTERNAL_IP"] if line["EXTERNAL_IP"] != "-" else f"network {line['NETWORK']}"
-            click.echo(f"{what}: {line['REASON']}")
+            _say(f"{what}: {line['REASON']}")
     left = (
         f" of {quota['quota']}, {quota['quota'] - quota['allocated']} more can be allocated" if quota["quota"] else ""
     )
-    click.echo(f"Elastic IPs in the Region: {quota['allocated']}{left}.")
+    _say(f"Elastic IPs in the Region: {quota['allocated']}{left}.")
 
 
 @eip.command("sync")
@@ -300,7 +306,7 @@ def vnet_check(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> 
     if not as_json:
         for line in lines:
             for problem in line["PROBLEMS"]:
-                click.echo(f"oneaws: network {line['NAME']}: {problem}", err=True)
+                _say(f"oneaws: network {line['NAME']}: {problem}", err=True)
     if any(line["PROBLEMS"] for line in lines):
         sys.exit(1)
 
@@ -384,4 +390,4 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, values))
     for key, value in values.items():
-        click.echo(f"{key.ljust(width)}  {value}".rstrip())
+        _say(f"{key.ljust(width)}  {value}".rstrip())

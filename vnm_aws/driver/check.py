@@ -13,6 +13,7 @@ from ..overlay import bridges, comparison, tunnels, upcalls
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
 from ..overlay.pipeline import flow
+from ..table import printable
 from ..underlay import eni, kernel, routing, surroundings
 from . import node as node_module
 from . import restore, state
@@ -36,7 +37,7 @@ def run(node: Node, as_json: bool) -> int:
     if as_json:
         print(json.dumps([difference._asdict() for difference in wrong], indent=2))
     else:
-        lines = [f"{difference.what}; {difference.remedy}" for difference in wrong]
+        lines = [printable(f"{difference.what}; {difference.remedy}") for difference in wrong]
         print("\n".join(lines) or "ok: everything on this node is as it should be")
     return 1 if wrong else 0
 

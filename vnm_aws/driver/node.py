@@ -14,6 +14,7 @@ from ..overlay.bridges import Transaction
 from ..overlay.grants import Grants
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
+from ..table import printable
 from ..underlay import eni
 
 MARKER = f"{RUN}/node.json"
@@ -56,7 +57,7 @@ class Node:
         """Carry out a transaction and wait for ovs-vswitchd; a dry run prints it."""
         if self.dry_run:
             for reason in changes.reasons:
-                print("#", reason)
+                print("#", printable(reason))
             for operation in changes.operations:
                 print("ovsdb", json.dumps(operation))
         else:

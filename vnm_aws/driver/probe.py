@@ -10,6 +10,7 @@ from .. import __version__, config
 from ..errors import AwsOvsError
 from ..overlay import tunnels
 from ..overlay.ovsdb import Ovsdb
+from ..table import printable
 from ..underlay import eni
 from . import node
 
@@ -29,7 +30,7 @@ def run() -> None:
     except AwsOvsError as bad:
         values["ERROR"] = " ".join(str(bad).split())
     for key, value in values.items():
-        print(f'AWS_OVS_{key}="{value.translate(_HARMLESS)}"')
+        print(f'AWS_OVS_{key}="{printable(value).translate(_HARMLESS)}"')
 
 
 def _gather(values: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from lxml import etree
 
 from ..journal import ERROR, INFO, explain, log
 from ..names import INSTANCE_ID, NETWORK_PROBLEM, VTEP
+from ..table import printable
 from . import objects
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ def main(argv: list[str]) -> int:
         print(f"aws_ovs: {event} is no event of this driver; run 'oneaws hooks register'", file=sys.stderr)
         return 2
     try:
-        work = _EVENTS[event](objects.read_document(sys.stdin.buffer.read()))
+        work = _EVENTS[event](objects.read_document(sys.stdin.buffer.read(objects.SIZE_LIMIT + 1)))
         problems = _run(work) if work else []
     except Exception as error:  # noqa: BLE001 - the hook's log shows a sentence; the journal has the rest
         problems = [explain(error, f"hook {event}")]
     for problem in problems:
-        print(f"aws_ovs: {problem}", file=sys.stderr)
+        print(f"aws_ovs: {printable(problem)}", file=sys.stderr)
         log(ERROR, f"hook {event}: {problem}")
     return 1 if problems else 0
 

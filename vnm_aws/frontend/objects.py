@@ -29,7 +29,8 @@ _ON_HOST = {"3", "16", "17", "24", "25", "26"}
 """LCM states in which a VM stays on its host: running, unknown, and attachments and snapshots of a running one. In MIGRATE
 the last history record already names the destination, where the VM is not yet."""
 
-_SIZE_LIMIT = 16 * 1024 * 1024
+SIZE_LIMIT = 16 * 1024 * 1024
+"""Bytes of a document on stdin, of which a program reads no more than one besides."""
 
 
 class Host(NamedTuple):
@@ -251,8 +252,8 @@ def read_document(stdin: bytes) -> etree._Element:
         AwsOvsError: it is not one.
     """
     advice = "look at the hook's ARGUMENTS with 'onehook show'"
-    if len(stdin) > _SIZE_LIMIT:
-        raise AwsOvsError(f"the document on stdin is larger than {_SIZE_LIMIT} bytes", advice)
+    if len(stdin) > SIZE_LIMIT:
+        raise AwsOvsError(f"the document on stdin is larger than {SIZE_LIMIT} bytes", advice)
     try:
         text = binascii.a2b_base64(b"".join(stdin.split()), strict_mode=True)
         parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)

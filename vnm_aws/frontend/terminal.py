@@ -6,6 +6,8 @@ import shutil
 import sys
 import time
 
+from ..table import printable
+
 _EVERY_S = 0.1
 
 
@@ -18,6 +20,7 @@ class Progress:
         self._last = 0.0
 
     def __call__(self, line: str) -> None:
+        line = printable(line)
         if self._verbose:
             print(line, file=sys.stderr, flush=True)
         elif self._rewrites and time.monotonic() - self._last > _EVERY_S:

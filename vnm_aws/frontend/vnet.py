@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     action = os.path.basename(argv[0])
     line = " ".join([action, *argv[1:]])
     try:
-        document = sys.stdin.buffer.read()
+        document = sys.stdin.buffer.read(objects.SIZE_LIMIT + 1)
         if action == "vnet_create":
             print(create(World(settings.load()), objects.read_network(objects.read_document(document))))
     except Exception as error:  # noqa: BLE001 - the network's ERROR shows a sentence; the journal has the rest
