@@ -7,8 +7,11 @@ so the checked result is kept as JSON under /run, valid as long as the file's in
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from . import __version__, files, mtu
@@ -19,6 +22,9 @@ from .names import RUN
 PATH = "/var/tmp/one/etc/vnm/aws_ovs.yaml"
 CACHE = f"{RUN}/config.json"
 _SIZE_LIMIT = 65536
+_LONGEST = 2048
+"""Characters of a value; a number that Python does not print again is longer."""
+_AGAIN = "put the one that was installed there again"
 
 
 class Config(NamedTuple):
@@ -64,7 +70,7 @@ def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int,
             raise AwsOvsError(f"{path}: {key} must be {kind}, not {str(value)[:40]!r}", "correct it")
         if key in ranges and not ranges[key][0] <= value <= ranges[key][1]:
             low, high = ranges[key]
-            raise AwsOvsError(f"{path}: {key} must be from {low} to {high}, not {value}", "correct it")
+            raise AwsOvsError(f"{path}: {key} must be from {low} to {high}, not {str(value)[:40]}", "correct it")
     return {**defaults, **values}
 
 
@@ -85,25 +91,66 @@ def read(path: str, then: str = "") -> object:
     """Read a YAML file; None when there is none. `then` is what to do after correcting it, for the error.
 
     Raises:
-        AwsOvsError: it is not valid YAML, or too large.
+        AwsOvsError: it is not a file that may be read here, not valid YAML, too large, or holds more than values.
     """
-    import yaml  # costs 20 ms: only when the cache is stale
-
     try:
-        with open(path, "rb") as file:
-            text = file.read(_SIZE_LIMIT + 1)
-        if len(text) > _SIZE_LIMIT:
-            raise AwsOvsError(f"{path} is larger than {_SIZE_LIMIT} bytes", "restore the one that was installed")
-        values: object = yaml.safe_load(text)
-        return values
+        text = _text(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise AwsOvsError(f"{path} cannot be read ({error.strerror})", "check its owner and mode") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    import yaml  # costs 20 ms: only when the cache is stale
+
+    try:
+        if (odd := _odd(yaml.parse(text, yaml.SafeLoader))) is not None:
+            what = f"{path} line {odd.start_mark.line + 1} is not 'key: value' with a short plain value"
+            raise AwsOvsError(what, f"correct it{then}")
+        values: object = yaml.safe_load(text)
+        return values
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
         raise AwsOvsError(f"{path}{line} is not valid YAML", f"correct it{then}") from None
+
+
+def _text(path: str) -> bytes:
+    """Read a file, in which oneadmin may have put anything, without waiting, and nothing that he could not read himself."""
+    is_root = os.geteuid() == 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if is_root else 0))
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise AwsOvsError(f"{path} is not a regular file", _AGAIN)
+        is_open = status.st_mode & stat.S_IROTH or status.st_uid == os.stat(os.path.dirname(path) or ".").st_uid
+        if is_root and not is_open:  # a hard link to a secret of root, whose text would be seen in an error
+            raise AwsOvsError(f"{path} is another user's file, which not everybody may read", _AGAIN)
+        text = file.read(_SIZE_LIMIT + 1)
+    if len(text) > _SIZE_LIMIT:
+        raise AwsOvsError(f"{path} is larger than {_SIZE_LIMIT} bytes", _AGAIN)
+    return text
+
+
+def _unreadable(path: str, error: OSError) -> AwsOvsError:
+    if error.errno == errno.ELOOP:
+        return AwsOvsError(f"{path} is a symbolic link, which is not followed as root", _AGAIN)
+    return AwsOvsError(f"{path} cannot be read ({error.strerror})", "check its owner and mode")
+
+
+def _odd(events: Iterable[Any]) -> Any:
+    """Find the first event of the YAML parser that is not of one mapping with short plain values; None without.
+
+    What aliases, nesting and long numbers grow to knows no bounds, so nothing is built of them.
+    """
+    inside = False
+    for event in events:
+        starts = type(event).__name__ == "MappingStartEvent"
+        special = (
+            getattr(event, "anchor", None) or getattr(event, "tag", None) or len(getattr(event, "value", "")) > _LONGEST
+        )
+        if special or (starts and inside) or type(event).__name__ in ("SequenceStartEvent", "AliasEvent"):
+            return event
+        inside = inside or starts
+    return None
 
 
 def parse(path: str) -> Config:
@@ -118,6 +165,8 @@ def load(path: str = PATH, cache: str = CACHE) -> Config:
         stamp = [__version__, status.st_ino, status.st_size, status.st_mtime_ns]
     except FileNotFoundError:
         return Config()
+    except OSError as error:
+        raise _unreadable(path, error) from None
     try:
         with open(cache, encoding="utf-8") as file:
             kept = json.load(file)

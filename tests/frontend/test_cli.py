@@ -206,9 +206,9 @@ def test_an_interrupt_leaves_no_traceback(cloud: Cloud) -> None:
         ("host_name: tag", "host_name must be private-dns, private-ip or tag:NAME, not 'tag'"),
         ("host_name: 'tag:'", "host_name must be private-dns"),
         ("state_directory: state", "state_directory must be an absolute path, not 'state'"),
-        ("- region", "must hold 'key: value' lines, not list"),
-        ("region: [", "line 2 is not valid YAML"),
-        ("region: !!python/object/apply:os.system [id]", "is not valid YAML"),
+        ("- region", "line 1 is not 'key: value' with a short plain value"),
+        ("region: 'a", "line 2 is not valid YAML"),
+        ("region: !!python/object/apply:os.system [id]", "line 1 is not 'key: value'"),
         ("a: " + "x" * 70000, "is larger than 65536 bytes"),
     ],
 )
