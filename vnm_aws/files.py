@@ -18,7 +18,9 @@ def replace(path: str, text: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         _sweep(path)
-        with open(temporary, "w", encoding="utf-8") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # of an earlier process with our number
+        with open(temporary, "x", encoding="utf-8") as file:  # follows no link that somebody has put there
             file.write(text)
         os.replace(temporary, path)
     except OSError as error:

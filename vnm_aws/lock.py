@@ -50,7 +50,8 @@ def tried(what: str, path: str) -> Iterator[bool]:
 def _opened(path: str) -> Iterator[int]:
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.fchmod(descriptor, 0o600)  # whoever can read it can take it
         # A tool that outlives its killed starter is still at work, and so has the lock.
         os.set_inheritable(descriptor, True)
     except OSError as error:
@@ -90,5 +91,6 @@ def _wait(descriptor: int, timeout: float) -> bool:
 
 def _sign(descriptor: int, what: str) -> None:
     """Say who has the lock; the file's time says since when."""
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{what} (pid {os.getpid()})\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk, a limit: it is for people only
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{what} (pid {os.getpid()})\n".encode(), 0)

@@ -11,7 +11,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+"""All that a tool gets."""
 
 
 class Tool(NamedTuple):
@@ -39,7 +40,7 @@ def start(argv: Sequence[str], stdin: str = "") -> Tool:
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, errors, 2),
         ]
-        pid = os.posix_spawn(_find(argv[0]), list(argv), _ENVIRONMENT, file_actions=actions)
+        pid = os.posix_spawn(_find(argv[0]), list(argv), ENVIRONMENT, file_actions=actions)
     except OSError:
         os.close(errors)
         raise
@@ -50,7 +51,7 @@ def start(argv: Sequence[str], stdin: str = "") -> Tool:
 
 def _find(name: str) -> str:
     """Find a tool; `posix_spawnp` would look in the PATH of whoever has started us."""
-    for directory in _ENVIRONMENT["PATH"].split(":"):
+    for directory in ENVIRONMENT["PATH"].split(":"):
         path = f"{directory}/{name}"
         if os.access(path, os.X_OK):
             return path

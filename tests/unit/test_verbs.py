@@ -171,3 +171,32 @@ def test_the_program_loads_no_verb_before_it_runs() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     modules = {f"vnm_aws.driver.{verb.module or name}" for name, verb in VERBS.items()}
     assert not {*modules, "vnm_aws.driver.node", "vnm_aws.vm", "vnm_aws.lock"} & set(done.stdout.split())
+
+
+def test_what_a_verb_prints_is_held_back_until_the_lock_is_free_and_does_nothing_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reader that is slow, such as a pager, must not keep VMs from starting."""
+    seen = []
+
+    def run(*_: object) -> int:
+        print("port a\x1b[2J\u202e\rb\nok")
+        seen.append(capsys.readouterr().out)
+        return 0
+
+    monkeypatch.setattr(main, "_run", run)
+    assert call(monkeypatch, "check") == 0
+    assert (seen, capsys.readouterr().out) == ([""], "port a\\x1b[2J\\u202e\\rb\nok\n")
+
+
+@pytest.mark.usefixtures("journalled")
+def test_what_a_verb_has_printed_before_it_failed_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: object) -> int:
+        print("ovsdb []")
+        raise AwsOvsError("the rest is\nrefused", "mend it")
+
+    monkeypatch.setattr(main, "_run", run)
+    assert call(monkeypatch, "restore", "--dry-run") == 1
+    assert capsys.readouterr() == ("ovsdb []\n", "aws-ovs: restore: the rest is refused; mend it\n")

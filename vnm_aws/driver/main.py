@@ -6,13 +6,20 @@ runs.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # the module `signal` adds 1 ms to every driver call
+import contextlib
+import io
+import os
 import re
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from .. import __version__, config
+from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, explain, log
+from ..processes import ENVIRONMENT
+from ..table import printable
 
 _VM, _PEERS = "VM document", "peer list"
 _LIMIT = 12 * 1024 * 1024
@@ -73,7 +80,9 @@ _WORD = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the verb that `argv` names after the program, and return the exit code."""
+    """Run the verb that `argv` names after the program, and return the exit code; without, be the program itself."""
+    if argv is None:
+        _take_nothing_over()
     _, *words = sys.argv if argv is None else argv
     if not words or words[0] in ("--help", "-h", "help"):
         print(usage(), end="")
@@ -96,6 +105,24 @@ def main(argv: list[str] | None = None) -> int:
     return _report(name, verb, options, " ".join([name, *arguments]))
 
 
+def _take_nothing_over() -> None:
+    """Be the same whoever has started us: sudo, and a shell of root even more, hands over more than words and a document.
+
+    The environment names tools, directories for temporary files and encodings, the umask decides who may read our files,
+    an ignored SIGCHLD hides how tools ended, and a file of ours would get the number of a standard file that is closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        stream = open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    os.umask(0o022)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def usage() -> str:
     """Compose the text of `--help`."""
     lines: dict[bool, list[str]] = {True: [], False: []}
@@ -108,9 +135,10 @@ def usage() -> str:
 def _report(name: str, verb: Verb, options: set[str], line: str) -> int:
     """Run a verb; its result goes to the journal, and a failure also to whoever has called."""
     started = time.monotonic()
+    printed = io.StringIO()
     try:
         # The document comes first: nothing is read, locked or changed for one that is not valid.
-        document: Any = sys.stdin.buffer.read(_LIMIT) if verb.stdin and verb.option not in options else None
+        document: Any = _read(verb) if verb.stdin and verb.option not in options else None
         holder = name
         if verb.stdin == _VM:
             from .. import vm
@@ -120,13 +148,42 @@ def _report(name: str, verb: Verb, options: set[str], line: str) -> int:
             nics = ",".join(map(str, document.concerned_ids))
             holder = f"{name} of VM {document.vm_id}"
             line += f": VM {document.vm_id}" + (f" NIC {nics}" if nics else "")
-        code = _run(name, verb, options, document, holder)
+        try:
+            with contextlib.redirect_stdout(printed):
+                code = _run(name, verb, options, document, holder)
+        finally:
+            # Now that there is no lock any more: whoever reads it may be slow.
+            _print(printed.getvalue())
     except KeyboardInterrupt:
         return _fail(name, verb, line, "interrupted; run it again")
     except Exception as error:  # noqa: BLE001 - an administrator gets a sentence, never a traceback
         return _fail(name, verb, line, explain(error, line))
     log(INFO, f"{line}: done in {(time.monotonic() - started) * 1000:.0f} ms")
     return code
+
+
+def _read(verb: Verb) -> bytes:
+    try:
+        return sys.stdin.buffer.read(_LIMIT)
+    except OSError as error:
+        what = f"the {verb.stdin} cannot be read from stdin ({error.strerror})"
+        raise AwsOvsError(what, "send it there") from None
+
+
+def _print(text: str) -> None:
+    """Print what a verb has written, which may have come from anywhere, so that it does nothing to a terminal."""
+    if text and (reason := _put("\n".join(map(printable, text.split("\n"))), sys.stdout)):
+        raise AwsOvsError(f"what it prints cannot be written ({reason})", "look where its output goes")
+
+
+def _put(text: str, stream: TextIO) -> str:
+    """Write to a standard file, and return why that is not possible; Python is not to complain of it once more."""
+    try:
+        print(text, end="", file=stream, flush=True)
+        return ""
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error.strerror or str(error)
 
 
 def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str) -> int:
@@ -148,7 +205,7 @@ def _fail(name: str, verb: Verb, line: str, sentence: str) -> int:
     log(ERROR, f"{line}: {sentence}")
     if verb.stdin == _VM and not sys.stderr.isatty():
         # OpenNebula reads it twice: the ERROR line for the VM's log, the plain one for its ERROR attribute.
-        print(f"ERROR: {name}: {sentence}\n{name}: {sentence}", file=sys.stderr)
+        _put(f"ERROR: {name}: {sentence}\n{name}: {sentence}\n", sys.stderr)
     else:
-        print(f"aws-ovs: {name}: {sentence}", file=sys.stderr)
+        _put(f"aws-ovs: {name}: {sentence}\n", sys.stderr)
     return 1

@@ -61,6 +61,6 @@ def mesh_flows(node: Node, told: tunnels.PeerList) -> list[str]:
 def _stored() -> bytes | None:
     try:
         with open(tunnels.PEERS, "rb") as file:
-            return file.read()
+            return file.read(tunnels.SIZE_LIMIT + 1)
     except FileNotFoundError:
         return None

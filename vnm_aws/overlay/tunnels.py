@@ -62,7 +62,7 @@ def parse(text: bytes) -> PeerList:
     if len(text) > SIZE_LIMIT:
         raise AwsOvsError(f"the peer list is larger than {SIZE_LIMIT} bytes", example)
     try:
-        document = json.loads(text)
+        document = json.loads(text.decode())
         pairs = [(entry["name"], entry["vtep"]) for entry in document["peers"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise AwsOvsError("the peer list is not valid", example) from None
