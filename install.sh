@@ -67,6 +67,14 @@ change() { # DESCRIPTION COMMAND...: every change to the machine goes through he
     fi
 }
 
+own_all() { # DIRECTORY USER: what others have left in a directory of his, which he could not change; all of it can be found out again
+    local others
+    [[ -d $1 ]] || return 0
+    others=$(find "$1" -mindepth 1 -maxdepth 1 ! -user "$2" -type f -printf '%f ')
+    # Not given to him: a file with a second name elsewhere would be his there, too.
+    [[ -z $others ]] || change "remove what is not $2's from $1: ${others% }" find "$1" -mindepth 1 -maxdepth 1 ! -user "$2" -type f -delete
+}
+
 owned() { [[ $(stat -c '%a %U %G' "$1" 2>/dev/null) == "$2 ${3/:/ }" ]]; } # PATH MODE USER:GROUP
 
 directory() { # PATH MODE USER:GROUP
@@ -318,6 +326,8 @@ install_frontend() {
     remotes_directory etc/vnm "$owner"
     configuration "$SOURCE/remotes/etc/vnm/aws_ovs.yaml" "$CONFIG" "$SHIPPED" 644 "$owner"
     configuration "$SOURCE/share/etc/aws_ovs.yaml" "$SETTINGS" "$SHIPPED_SETTINGS" 640 "root:$group"
+    directory "$KEPT" 750 "$owner"
+    own_all "$KEPT" oneadmin
     share
     units frontend
     [[ ! -d $COMPLETIONS ]] || put "$SOURCE/share/bash-completion/oneaws" "$COMPLETIONS/oneaws" 644 root:root

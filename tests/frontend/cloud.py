@@ -74,6 +74,7 @@ class Cloud:
         self.ec2, self.oned, self.directory = ec2, oned, directory
         self.ssh = directory / "ssh"
         self.ssh.mkdir()
+        (directory / "state").mkdir()  # as install.sh does
         (directory / "bin").mkdir()
         program = directory / "bin" / "ssh"
         program.write_text(_SSH.format(directory=self.ssh))

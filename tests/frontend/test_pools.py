@@ -171,7 +171,6 @@ def test_an_address_that_is_reserved_or_noted_in_another_network_is_not_taken(cl
 @pytest.mark.parametrize("text", ['{"10.0.0.254": 1}', "not JSON", "[1]", '["no", "pairs"]'])
 def test_a_reservation_that_is_over_or_cannot_be_read_holds_nothing(cloud: Cloud, text: str) -> None:
     state = cloud.directory / "state"
-    state.mkdir()
     (state / "reserved.json").write_text(text)
     assert not Reserved(str(state)).holds("10.0.0.254")
     Reserved(str(state)).add(["10.0.0.9"])

@@ -60,6 +60,16 @@ def test_hosts_register_and_get_their_peers_over_ssh(fresh_lab: Lab, front_end: 
     assert fresh_lab.tunnels("h2") == {"h1": "up", "h2": "self", "h3": "up"}
 
 
+def test_started_by_root_it_acts_as_oneadmin(fresh_lab: Lab, front_end: FrontEnd) -> None:
+    """With oneadmin's key for the hosts and credentials for oned, and oneadmin's next run is not locked out."""
+    front_end.create_network(NETWORK)
+    done = front_end.run(["oneaws", "reconcile"], env=front_end.worlds())
+    assert "send the list of 3 peers" in done.stdout
+    assert set(front_end.run(["find", "/var/lib/one/aws_ovs", "-printf", r"%u\n"]).stdout.split()) == {"oneadmin"}
+    assert front_end.oneaws("reconcile").stdout == "Nothing to change.\n"
+    assert fresh_lab.tunnels("h1") == {"h1": "self", "h2": "up", "h3": "up"}
+
+
 def test_an_elastic_ip_follows_its_vm(fresh_lab: Lab, front_end: FrontEnd) -> None:
     fresh_lab.ec2.allocate_eip(ELASTIC_IP, {"Pool": "web"})
     front_end.oneaws("host", "sync")

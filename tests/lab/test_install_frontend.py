@@ -23,6 +23,7 @@ from .support.machine import (
     copy_environment,
 )
 
+STATE = "/var/lib/one/aws_ovs"
 LAUNCHERS = {path.name: f"{HOOKS}/{path.name}" for path in sorted((REPOSITORY / "hooks/aws_ovs").iterdir())}
 LAUNCHERS |= {name: f"{SHIMS}/{name}" for name in ("vnet_create", "vnet_delete")}
 pytestmark = [
@@ -92,6 +93,67 @@ def test_everything_has_its_place_its_owner_and_its_mode(installed: Machine) -> 
     for path, source in sources.items():
         assert _stat(installed, path) == "regular file 644 root:root", path
         installed.run(["cmp", path, f"{CHECKOUT}/share/{source}"])
+
+
+def test_the_state_directory_is_oneadmins(machine: Machine) -> None:
+    """What another user has left there, oneadmin could not change: it goes, and can be found out again."""
+    machine.install("--frontend")
+    assert _stat(machine, STATE) == "directory 750 oneadmin:oneadmin"
+    machine.write("/root/secret", "root's")
+    machine.run(
+        [
+            "sh",
+            "-ec",
+            f"cd {STATE}; touch lock mesh.json; chmod 755 .; chown root:root .; ln /root/secret hard 2>/dev/null || :",
+        ]
+    )
+    machine.run(["install", "-o", "oneadmin", "/dev/null", f"{STATE}/reserved.json"])
+    assert f"remove what is not oneadmin's from {STATE}: " in machine.install("--frontend")
+    assert _stat(machine, STATE) == "directory 750 oneadmin:oneadmin"
+    assert machine.run(["ls", STATE]).stdout == "reserved.json\n"
+    assert _stat(machine, "/root/secret") == "regular file 644 root:root", "nothing is given away"
+    assert machine.install("--frontend").strip() == "Nothing to change."
+
+
+# The first lock is taken before anything is asked of oned; there is none here.
+_NO_ONED = "does not answer (ConnectionError); is opennebula.service running?"
+
+
+def test_started_by_root_oneaws_acts_as_oneadmin(machine: Machine) -> None:
+    machine.install("--frontend")
+    machine.run(["install", "-d", "-o", "oneadmin", "-m", "700", "/var/lib/one/.one"])
+    machine.run(["sh", "-ec", "umask 077; echo oneadmin:x >~/.one/one_auth"], user="oneadmin")
+    hook = ["sh", "-c", f"echo PFZORVQvPg== | {HOOKS}/vnet_ready"]
+    for user in ("root", "oneadmin", "root"):
+        for command in (
+            ["oneaws", "reconcile"],
+            ["oneaws", "host", "sync"],
+            ["oneaws", "check"],
+            ["oneaws", "host", "list"],
+        ):
+            done = machine.run(command, user=user, check=False, cwd="/root" if user == "root" else None)
+            assert _NO_ONED in done.stdout + done.stderr, done
+            assert machine.run(["find", STATE, "!", "-user", "oneadmin"]).stdout == "", (user, command)
+        assert "cannot be" not in machine.run(hook, user=user, check=False).stderr
+    assert _exists(machine, f"{STATE}/next-reconcile.lock")
+    assert "host_filter" in machine.run(["oneaws", "settings"]).stdout
+
+
+def test_root_makes_no_state_directory(machine: Machine) -> None:
+    machine.install("--frontend")
+    machine.run(["rm", "-r", STATE])
+    done = machine.run(["oneaws", "reconcile"], check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert not _exists(machine, STATE)
+    _, _, command = done.stderr.strip().partition("; make it: ")
+    machine.run(command.split())
+    assert _stat(machine, STATE) == "directory 750 oneadmin:oneadmin"
+    machine.run(["chown", "12345", STATE])
+    done = machine.run(["oneaws", "reconcile"], check=False)
+    assert (
+        f"belongs to user 12345, whom this machine does not know; give it to oneadmin: chown oneadmin: {STATE}"
+        in done.stderr
+    )
 
 
 def test_oneadmin_reads_the_settings_and_cannot_change_them(installed: Machine) -> None:

@@ -133,7 +133,8 @@ class FrontEnd(Namespace):
         self.oned.stop()
         super().close()
 
-    def _environment(self) -> dict[str, str]:
+    def worlds(self) -> dict[str, str]:
+        """The variables by which its programs find EC2 and oned."""
         return {**self._lab.ec2.environment(), "ONE_XMLRPC": self.oned.endpoint}
 
     def oneadmin(self, *argv: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -142,7 +143,7 @@ class FrontEnd(Namespace):
         Raises:
             CommandError: it ended with another.
         """
-        done = self.run(argv, user="oneadmin", stdin=stdin, env=self._environment(), check=False)
+        done = self.run(argv, user="oneadmin", stdin=stdin, env=self.worlds(), check=False)
         if done.returncode != code:
             raise CommandError(f"{' '.join(argv)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done

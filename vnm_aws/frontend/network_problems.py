@@ -6,6 +6,7 @@ oned asks no driver whether a network may be changed, so nobody can refuse what 
 from __future__ import annotations
 
 from ..names import NETWORK_PROBLEM
+from ..table import printable
 from .objects import NETWORK_USABLE
 from .plan import Plan
 from .validation import Validation
@@ -18,7 +19,7 @@ def plan(world: World) -> Plan:
     for network in sorted(world.networks, key=lambda network: network.network_id):
         if not network.ours or network.state not in NETWORK_USABLE:
             continue
-        wanted = ". ".join(map(str, validation.problems(network)))
+        wanted = printable(". ".join(map(str, validation.problems(network))))
         if network.template.get(NETWORK_PROBLEM, "") != wanted:
             text = f"set {NETWORK_PROBLEM}: {wanted}" if wanted else f"empty {NETWORK_PROBLEM}"
             values = {NETWORK_PROBLEM: wanted}

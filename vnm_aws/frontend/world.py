@@ -17,6 +17,7 @@ from .ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
 from .objects import AwsVm, Host, Network
 from .oned import Oned
 from .settings import Settings
+from .user import become_owner
 
 _PAGE = 500
 
@@ -46,16 +47,20 @@ def given(networks: Iterable[Network]) -> set[Given]:
 
 
 class World:
-    """Read both worlds, and change addresses in EC2.
+    """Read both worlds, and change addresses in EC2, as the owner of the state directory.
 
     Args:
         settings: of the front-end.
         connected: another view, whose connections this one uses.
+
+    Raises:
+        AwsOvsError: root has started this, and there is no such owner.
     """
 
     def __init__(self, settings: Settings, connected: World | None = None) -> None:
         self.settings = settings
         self._connected = connected
+        become_owner(settings.state_directory)
 
     @cached_property
     def oned(self) -> Oned:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ...errors import AwsOvsError
 from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
+from ...table import printable
 from ..ec2 import ElasticIp, Interface, Subnet
 from ..objects import Address, AwsVm, Host
 from ..world import Given
@@ -213,7 +214,7 @@ def _associable(address: Address, host: Host, seen: Seen) -> ElasticIp:
 def success(vm: AwsVm, host: Host) -> dict[str, str]:
     """Compose the attributes of a VM whose addresses are where they should be."""
     public = sorted({address.external_ip or address.private_ip for address in vm.addresses})
-    values = {EIP_STATUS: f"OK: {' '.join(public)} on {host.name}", EIP_HOST: str(host.host_id)}
+    values = {EIP_STATUS: printable(f"OK: {' '.join(public)} on {host.name}"), EIP_HOST: str(host.host_id)}
     if vm.user_template.get(ERROR, "").startswith(_PREFIX):
         values[ERROR] = ""  # an attribute can be emptied without knowing the others, but not removed
     return values
@@ -222,7 +223,8 @@ def success(vm: AwsVm, host: Host) -> dict[str, str]:
 def failure(error: AwsOvsError) -> dict[str, str]:
     """Compose the attributes of a VM that cannot have its addresses."""
     host_id = str(error.host.host_id) if isinstance(error, PlacedError) else ""
-    return {EIP_STATUS: f"FAILED: {error}", EIP_HOST: host_id, ERROR: f"{_PREFIX}{error}"}
+    sentence = printable(str(error))
+    return {EIP_STATUS: f"FAILED: {sentence}", EIP_HOST: host_id, ERROR: f"{_PREFIX}{sentence}"}
 
 
 def differs(vm: AwsVm, values: dict[str, str]) -> bool:
