@@ -55,6 +55,8 @@ class Nic(NamedTuple):
     mtu: int | None
     filter_mac: bool
     filter_ip: bool
+    floats: bool
+    """Whether it has no address because it is to have but the floating one of a virtual router."""
     private_ip: str | None
     ports: PortRange | None
     attach: bool
@@ -268,7 +270,7 @@ class _NicFields(Fields):
 
     @property
     def floats(self) -> bool:
-        """Tell whether OpenNebula gave it no address, because it is to have but the floating one of a virtual router."""
+        """Tell whether OpenNebula gives it no address, but the floating one of a virtual router."""
         return self.text("FLOATING_IP").upper() == self.text("FLOATING_ONLY").upper() == "YES"
 
     def private_ip(self, inside: str | None) -> str | None:
@@ -347,7 +349,7 @@ def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: 
     gateway = fields.address("GATEWAY")
     if gateway and gateway == ip:
         raise AwsOvsError(f"{fields.what('GATEWAY')} {gateway} is the VM's own IP", "correct the network's GATEWAY")
-    private_ip = fields.private_ip(ip)
+    private_ip, ip6 = fields.private_ip(ip), fields.ip6()
     of_guest = guest_mtus.get(fields.text("NIC_ID"), "")
     texts = ((fields.text("MTU"), fields.what("MTU")), (of_guest, f"{fields.name}: GUEST_MTU"))
     mtus = [mtu.parse(text, what) for text, what in texts if text]
@@ -359,12 +361,13 @@ def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: 
         network_id=fields.number("NETWORK_ID", 0, 2**31 - 1),
         mac=addresses.mac(fields.text("MAC"), fields.what("MAC")),
         ip=ip,
-        ip6=fields.ip6(),
+        ip6=ip6,
         gateway=gateway,
         mtu=max(mtus) if mtus else None,
         filter_mac=fields.enabled(FILTER_MAC, True),
         # A NIC of an Ethernet address range has no IP that could be told from a false one.
-        filter_ip=fields.enabled(FILTER_IP, ip is not None or fields.floats),
+        filter_ip=fields.enabled(FILTER_IP, bool(ip or ip6 or fields.floats)),
+        floats=fields.floats,
         private_ip=private_ip,
         ports=fields.ports() if private_ip else None,
         attach=fields.enabled("ATTACH", False),

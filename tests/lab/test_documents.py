@@ -187,23 +187,23 @@ def test_an_update_while_a_disk_is_attached_is_about_the_whole_vm(lab_with_vms: 
     assert shown["gateways"] == ["192.168.0.254"]
 
 
-def test_a_nic_that_only_floats_is_no_way_around_the_filter(lab_with_vms: Lab) -> None:
-    """OpenNebula gives it no lease, in any network and to whoever asks for it: it must not speak for others."""
+NO_IPV4: dict[str, dict[str, str]] = {
+    "only floats": {"FLOATING_IP": "YES", "FLOATING_ONLY": "YES", "IP6": "fd00::10"},
+    "IPv6 only": {"IP6": "fd00::13"},
+}
+
+
+@pytest.mark.parametrize("kind", NO_IPV4)
+def test_a_nic_without_ipv4_address_is_no_way_around_the_filter(lab_with_vms: Lab, kind: str) -> None:
+    """OpenNebula gives one that only floats no lease, in any network and to whoever asks for it."""
     lab = lab_with_vms
-    floating = with_nic(
-        OTHER,
-        IP=None,
-        AWS_PRIVATE_IP=None,
-        FILTER_IP_SPOOFING=None,
-        FLOATING_IP="YES",
-        FLOATING_ONLY="YES",
-        IP6="fd00::10",
-    )
+    none = dict.fromkeys(("IP", "AWS_PRIVATE_IP", "FILTER_IP_SPOOFING"))
+    floating = with_nic(OTHER, **{**none, **NO_IPV4[kind]})
     lab.play(promise.deploy(floating, HOST))
     guest = lab.guest(13)
     for address in (f"{OTHER_IP}/24", "fd00::10/64"):
         guest.run(["ip", "address", "add", address, "dev", "eth0", "nodad"])
-    lab.guest(1).run(["ip", "address", "add", "fd00::1/64", "dev", "eth0", "nodad"])
+    lab.guest(1).run(["ip", "address", "replace", "fd00::1/64", "dev", "eth0", "nodad"])
     assert checks.ping(guest, OTHER_IP, A, count=1) == "no answer"
     assert checks.ping(guest, "fd00::10", "fd00::1", count=1) == "no answer"
 

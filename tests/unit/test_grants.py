@@ -34,6 +34,20 @@ def test_nothing_is_left_of_what_is_not_granted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("addresses", "filtered"),
+    [
+        ({}, False),
+        ({"addresses": ("192.168.0.10",)}, True),
+        ({"ip6": ("2001:db8::7",)}, True),
+        ({"floats": True}, True),
+    ],
+)
+def test_a_filter_stays_on_where_there_are_addresses_to_take(addresses: dict[str, Any], filtered: bool) -> None:
+    port = wishing()._replace(**{"addresses": (), "mappings": (), **addresses})
+    assert NOTHING.limit(port, TRANSIT).filter_ip == filtered
+
+
+@pytest.mark.parametrize(
     ("line", "field", "value"),
     [
         ("1 FILTER_MAC_SPOOFING NO", "filter_mac", False),

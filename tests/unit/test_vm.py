@@ -271,4 +271,15 @@ def test_a_nic_that_only_floats_has_its_filter_and_no_address_of_a_users() -> No
             etree.SubElement(nic, key).text = value
 
     nic = vm.parse(changed(DEPLOY, change)).nics[0]
-    assert (nic.ip, nic.ip6, nic.filter_ip) == (None, (), True)
+    assert (nic.ip, nic.ip6, nic.filter_ip, nic.floats) == (None, (), True, True)
+
+
+@pytest.mark.parametrize(("key", "filtered"), [("IP", True), ("IP6", True), ("IP6_ULA", True), ("AR_ID", False)])
+def test_a_nic_with_any_address_has_its_filter(key: str, filtered: bool) -> None:
+    def change(root: etree._Element) -> None:
+        (nic, *_) = root.iterfind("TEMPLATE/NIC")
+        for child in [child for child in nic if child.tag in ("IP", "AWS_PRIVATE_IP", "FILTER_IP_SPOOFING", "AR_ID")]:
+            nic.remove(child)
+        etree.SubElement(nic, key).text = {"IP": "192.168.0.10", "AR_ID": "2"}.get(key, "2001:db8::7")
+
+    assert vm.parse(changed(DEPLOY, change)).nics[0].filter_ip == filtered

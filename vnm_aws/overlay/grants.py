@@ -45,6 +45,7 @@ class Grants(NamedTuple):
         def granted(attribute: str, value: str) -> bool:
             return any(grant(network_id, attribute, value) in (self.lines or ()) for network_id in networks)
 
+        has_lease = bool(port.addresses or port.ip6 or port.floats)  # one of an Ethernet range has none
         gateways = tuple(address for address in port.gateways if granted("GATEWAY", address))
         withheld: tuple[Mapping, ...] = ()
         if not gateways:
@@ -52,7 +53,7 @@ class Grants(NamedTuple):
             withheld = tuple(pair for pair in port.mappings if pair.outside in transit and pair.outside not in tracked)
         return port._replace(
             filter_mac=port.filter_mac or not granted(FILTER_MAC, "NO"),
-            filter_ip=port.filter_ip or (bool(port.addresses) and not granted(FILTER_IP, "NO")),
+            filter_ip=port.filter_ip or (has_lease and not granted(FILTER_IP, "NO")),
             raw_ethernet=port.raw_ethernet and granted(RAW_ETHERNET, "YES"),
             vpc_access=tuple(prefix for prefix in port.vpc_access if granted(VPC_ACCESS, prefix)),
             dns=tuple(server for server in port.dns if granted("DNS", server)),

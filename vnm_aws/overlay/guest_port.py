@@ -128,6 +128,8 @@ class GuestPort(NamedTuple):
     """Mappings that are not in force, see `grants`; their addresses are taken all the same."""
     slot: int = 0
     """A number that no other guest port of the node has; 0 in files of versions that gave none."""
+    floats: bool = False
+    """Whether it has no address because OpenNebula gives it none, though its network has some."""
 
     @property
     def claims(self) -> list[Claim]:
@@ -176,6 +178,7 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
         vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
         nic.filter_mac, nic.filter_ip, mappings, shared, network_id=nic.network_id, raw_ethernet=nic.raw_ethernet,
         vpc_access=nic.vpc_access, dns=nic.dns, alias_networks=tuple(alias.network_id for alias in nic.aliases),
+        floats=nic.floats,
     )  # fmt: skip
 
 
