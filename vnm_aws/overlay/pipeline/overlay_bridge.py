@@ -51,7 +51,8 @@ def network(vni: int, patches: Iterable[int], macs: Iterable[str]) -> list[str]:
         *((table.CLASSIFY, 100, f"in_port={patch}", enter_from_guest) for patch in patches),
         (table.CLASSIFY, 50, f"tun_id={vni:#x}", f"{enter},{flow.goto(table.FROM_TUNNEL)}"),
         (table.FROM_GUEST, 10, of_network, from_guest),
-        (table.FROM_TUNNEL, 100, f"{of_network},{_RARP},dl_dst={announcement.ASKING}", answer),
+        (table.FROM_TUNNEL, 260, f"{of_network},{_RARP},dl_dst={announcement.ASKING}", answer),
+        (table.FROM_TUNNEL, 250, f"{of_network},dl_dst={announcement.GROUPS}", from_tunnel),
         (table.FROM_TUNNEL, 10, of_network, from_tunnel),
         (table.LOCAL, 10, of_network, ",".join(f"output:{patch}" for patch in patches)),
     ]
@@ -61,11 +62,13 @@ def network(vni: int, patches: Iterable[int], macs: Iterable[str]) -> list[str]:
 def port(guest: GuestPort, patch: int, gateway_mac: str) -> list[str]:
     """Write the flows of a guest port, most of which exchange its addresses; patch port `patch` leads to its bridge."""
     cookie = flow.port_cookie(guest.vm_id, guest.nic_id)
-    # A NIC that is here is not behind a tunnel; whoever says so takes no frame of it.
+    # A NIC that is here is not behind a tunnel. The node that says so does not know of it: its frame goes back as an
+    # announcement, and it will hear no more of that guest.
     impostor = f"{flow.in_network(guest.vni)},dl_src={guest.mac}"
+    announce = f"{_INTO_TUNNELS},mod_dl_dst:{announcement.ANSWER},IN_PORT"
     flood = f"meter:{guest.slot},{flow.goto(OverlayTable.FLOOD)}"
     lines = [
-        flow.add(cookie, OverlayTable.FROM_TUNNEL, 200, impostor, "drop"),
+        flow.add(cookie, OverlayTable.FROM_TUNNEL, 200, impostor, announce),
         flow.add(cookie, OverlayTable.LEARNED, 1, f"{SLOT_MATCH}={guest.slot}", flood),
     ]
     tracked = {shared.outside for shared in guest.shared}
