@@ -110,3 +110,7 @@ class Prefix:
 
     def __str__(self) -> str:
         return f"{int_to_ip(self.first)}/{self.prefix_length}"
+
+    def overlaps(self, other: Prefix) -> bool:
+        """Tell whether an address is in both."""
+        return self.first < other.first + other.size and other.first < self.first + self.size

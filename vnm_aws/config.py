@@ -52,6 +52,16 @@ _RANGES = {
 }
 
 
+_UNUSABLE = {
+    "0.0.0.0/8": "this network",
+    "127.0.0.0/8": "loopback",
+    "169.254.0.0/16": "link-local addresses",
+    "224.0.0.0/4": "multicast",
+    "240.0.0.0/4": "reserved addresses",
+}
+"""What addresses stand for that the kernel does not forward, or not as those of a host."""
+
+
 def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int, int]], path: str) -> dict[str, Any]:
     """Lay the values of a parsed file over their defaults; check that each has its default's type and is in range.
 
@@ -81,9 +91,16 @@ def check(values: object, path: str = PATH) -> Config:
         what = f"{path}: datapath_type must be system or netdev, not {config.datapath_type[:40]!r}"
         raise AwsOvsError(what, "correct it")
     device_name(config.underlay_interface, f"{path}: underlay_interface")
+    if config.underlay_interface == "lo":
+        what = f"{path}: underlay_interface lo leads to no other host"
+        raise AwsOvsError(what, "name the ENI, or say auto for the interface of the default route")
     transit = Prefix(config.transit_range, f"{path}: transit_range")
     if transit.prefix_length > 24:
         raise AwsOvsError(f"{path}: transit_range {transit} is too small", "use a /24 or larger")
+    for text, meaning in _UNUSABLE.items():
+        if transit.overlaps(Prefix(text, "")):
+            what = f"{path}: transit_range {transit} overlaps {text}, which is for {meaning}"
+            raise AwsOvsError(what, f"use a network like {Config().transit_range}")
     return config._replace(gateway_mac=mac(config.gateway_mac, f"{path}: gateway_mac"))
 
 

@@ -6,11 +6,14 @@ import _socket as socket  # the module `socket` adds 2 ms to the start of every 
 import contextlib
 import fcntl
 import struct
+import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .. import mtu
-from ..addresses import int_to_ip
+from ..addresses import Prefix, int_to_ip
 from ..errors import AwsOvsError
+from ..names import GATEWAY_PORT
 
 _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFMTU = 0x8915, 0x891B, 0x8921
 
@@ -52,14 +55,61 @@ def _ask(control: socket.socket, name: str, request: int) -> bytes:
     return fcntl.ioctl(control.fileno(), request, struct.pack("16s24x", name.encode()[:15]))[16:]
 
 
+class Way(NamedTuple):
+    """A route of table `main`: to `prefix_length` bits of `first`, through an interface."""
+
+    interface: str
+    first: int
+    prefix_length: int
+    metric: int
+
+    def __str__(self) -> str:
+        return f"{int_to_ip(self.first)}/{self.prefix_length}"
+
+
+def _ways() -> list[Way]:
+    """Read the routes of table `main`."""
+    with open("/proc/net/route", encoding="ascii") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    return [Way(row[0], _bits(row[1]), _bits(row[7]).bit_count(), int(row[6])) for row in rows if len(row) > 7]
+
+
+def _bits(text: str) -> int:
+    """Read an address, which the kernel prints as a number of this machine's byte order."""
+    return int.from_bytes(int(text, 16).to_bytes(4, sys.byteorder), "big")
+
+
 def _default_interface() -> str:
     """Name the interface of the default route with the smallest metric."""
-    with open("/proc/net/route", encoding="ascii") as table:
-        routes = [line.split() for line in table]
-    defaults = [(int(route[6]), route[0]) for route in routes if route[1:2] == ["00000000"] == route[7:8]]
+    defaults = [(way.metric, way.interface) for way in _ways() if way.prefix_length == 0]
     if not defaults:
         raise AwsOvsError("this node has no default route to find its ENI by", "set underlay_interface in aws_ovs.yaml")
     return min(defaults)[1]
+
+
+def refuse_overlap(transit: Prefix, underlay: Underlay, blocks: Iterable[str], is_set_up: bool) -> None:
+    """Refuse a transit_range that has addresses in it to which this node has another way already.
+
+    Args:
+        transit: the transit_range; its route would take their way.
+        underlay: this node's ENI.
+        blocks: the CIDR blocks of the VPC, as far as they are known.
+        is_set_up: whether the driver has made its own route; the same route to elsewhere is that one, changed.
+
+    Raises:
+        AwsOvsError: they overlap.
+    """
+    known = [(f"the subnet {underlay.subnet} of {underlay.interface}", underlay.subnet)]
+    known += [(f"the block {block} of the VPC", block) for block in blocks]
+    for way in _ways():
+        is_default = way.prefix_length < 2  # some VPNs halve it, to win over the other one
+        is_own = way.interface == GATEWAY_PORT or (is_set_up and way.metric == 0 and str(way) == str(transit))
+        if not is_default and not is_own:
+            known.append((f"this node's route to {way} by {way.interface}", str(way)))
+    for what, prefix in known:
+        if transit.overlaps(Prefix(prefix, what)):
+            remedy = "set it in aws_ovs.yaml to a network that nobody here has, and run 'onehost sync -f'"
+            raise AwsOvsError(f"transit_range {transit} overlaps {what}", remedy)
 
 
 def is_local(address: str) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .. import files, processes
 from ..errors import AwsOvsError
 from ..names import GATEWAY_PORT, REPAIR_PORT, RUN, VXLAN_PORT
-from . import repair, shares
+from . import netlink, repair, shares
 from .eni import Underlay
 
 _LOADED = f"{RUN}/nft"
 """What the tables were made of, and how nft showed them when they had just been loaded: not as they were written."""
 
+_IPV4, _NETDEV = 2, 5
+"""The families of our tables, as numbers of nftables."""
 _NETDEV_TABLE = f"""\
 table netdev aws_ovs
 delete table netdev aws_ovs
@@ -43,6 +45,15 @@ class Tables(NamedTuple):
         is_right = loaded == self._made_of() + _listing()
         return "" if is_right else "the nft tables aws_ovs are not as the driver has loaded them"
 
+    def missing(self) -> str:
+        """Say whether a table is not there at all, which is cheap to know."""
+        named = [
+            entry.text(1)
+            for family in (_IPV4, _NETDEV)
+            for entry in netlink.ask(netlink.TABLES, bytes((family, 0, 0, 0)), netlink.NETFILTER)
+        ]
+        return "" if named.count("aws_ovs") == 2 else "the nft tables aws_ovs are not there"
+
     def _made_of(self) -> str:
         return f"{self.ruleset}{repair.RULES}\n"
 
@@ -64,6 +75,8 @@ class Tables(NamedTuple):
 
 def show(*arguments: str) -> str:
     """Ask nft; the answer is empty when it has none."""
+    import subprocess  # costs 7 ms, and a VM's start asks nothing
+
     return subprocess.run(["nft", *arguments], capture_output=True, text=True).stdout
 
 
@@ -73,12 +86,12 @@ def _listing() -> str:
     return "".join(show(*options, family, "aws_ovs") for family in ("ip", "netdev"))
 
 
-def ruleset(underlay: Underlay, transit: str, connections: int) -> str:
+def ruleset(underlay: Underlay, transit: str, connections: int, own: Iterable[str]) -> str:
     """Write the node's nft tables. The first two lines of each make loading them a replacement.
 
-    `connections` is how many each transit address may have.
+    `connections` is how many each transit address may have, `own` the node's own addresses in the ENI's subnet.
     """
-    eni = underlay.interface
+    eni, rest = underlay.interface, f"ip daddr {underlay.subnet} ip daddr != {{ {', '.join(own)} }}"
     return f"""
 table ip aws_ovs
 delete table ip aws_ovs
@@ -100,6 +113,7 @@ table ip aws_ovs {{
   chain input_filter {{
     type filter hook input priority filter; policy accept;
     iifname "{GATEWAY_PORT}" counter drop comment "guests never talk to the node itself"
+    iifname != "lo" fib daddr type local {rest} counter drop comment "the address of a VM is not the node's"
   }}
   chain forward_filter {{
     type filter hook forward priority filter; policy accept;

@@ -10,12 +10,6 @@ the kernel can (NFTA_PAYLOAD_CSUM_OFFSET), so these rules go in over netlink.
 
 from __future__ import annotations
 
-from typing import Any
-
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.nftables.expressions import genex
-from pyroute2.nftables.main import NFTables
-
 from ..errors import AwsOvsError
 
 INWARD_CHAIN = "repair_inward"
@@ -29,23 +23,28 @@ _QUOTED = 8
 _REGISTER = 1
 
 
-def _copy(from_offset: int, to_offset: int) -> list[Any]:
+def _copy(from_offset: int, to_offset: int) -> list[dict[str, int]]:
     """Copy four bytes of the IP header into the quoted one, and correct the quoted header's checksum."""
     load = {"dreg": _REGISTER, "base": _NETWORK_HEADER, "offset": from_offset, "len": 4}
     store = {
         "sreg": _REGISTER, "base": _TRANSPORT_HEADER, "offset": _QUOTED + to_offset, "len": 4,
         "csum_type": 1, "csum_offset": _QUOTED + _CHECKSUM,
     }  # fmt: skip
-    return [genex("payload", load), genex("payload", store)]
+    return [load, store]
 
 
 RULES = ((_NETDEV, INWARD_CHAIN, _copy(_DESTINATION, _SOURCE)), (_IPV4, OUTWARD_CHAIN, _copy(_SOURCE, _DESTINATION)))
-"""Family, chain and rule."""
+"""Family, chain, and the fields of the rule's payload expressions."""
 
 
 def ensure() -> None:
     """Fill both repair chains, which `nft.ruleset` has just created empty."""
-    for family, chain, rule in RULES:
+    from pyroute2.netlink.exceptions import NetlinkError  # costs 170 ms: only when something is not right
+    from pyroute2.nftables.expressions import genex
+    from pyroute2.nftables.main import NFTables
+
+    for family, chain, fields in RULES:
+        rule = [genex("payload", expression) for expression in fields]
         try:
             with NFTables(nfgen_family=family) as nft:
                 nft.rule("add", table="aws_ovs", chain=chain, expressions=(rule,))
