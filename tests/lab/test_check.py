@@ -47,7 +47,9 @@ def host(lab: Lab) -> Iterator[Host]:
         lab.tunnels("h1")
     _is_clean.discard(lab)
     host.run(["cp", "-a", CONFIGURATION, "/root/kept.yaml"])
+    host.stop_watch()  # it would heal what is to be found
     yield host
+    host.start_watch()
     # What a reset of the lab leaves alone.
     tidy = f"cp -a /root/kept.yaml {CONFIGURATION}; ip link set {ENI} mtu {ENI_MTU}"
     host.run(["sh", "-c", f"{tidy}; nft delete table ip filter; nft delete table inet fw; ip link del vxlan9; true"])
@@ -243,7 +245,7 @@ time.sleep(600)
 """
 
 
-_PORT_TAKEN = r"process (\d+) \(python3\) has UDP port 4789, which the tunnels need; end it: kill (\d+)"
+_PORT_TAKEN = r"process (\d+) \(python3\) has UDP port 4789, which the tunnels need; let .*: systemctl status (\d+)"
 
 
 @contextmanager

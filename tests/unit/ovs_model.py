@@ -24,8 +24,11 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "type": "", "ofport": ["set", []], "external_ids": ["map", []], "error": ["set", []], "options": ["map", []],
         "bfd": ["map", []], "mac": ["set", []], "mtu_request": ["set", []],
     },
-    "Port": {"interfaces": ["set", []]},
-    "Bridge": {"ports": ["set", []], "fail_mode": ["set", []], "datapath_type": "", "external_ids": ["map", []]},
+    "Port": {"interfaces": ["set", []], "fake_bridge": False, "tag": ["set", []]},
+    "Bridge": {
+        "ports": ["set", []], "fail_mode": ["set", []], "datapath_type": "", "external_ids": ["map", []],
+        "controller": ["set", []],
+    },
     "Open_vSwitch": {"bridges": ["set", []]},
 }  # fmt: skip
 

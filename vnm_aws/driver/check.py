@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -10,18 +11,17 @@ from typing import NamedTuple
 from ..errors import AwsOvsError
 from ..names import PORT_KEY, ROLE, VXLAN_PORT
 from ..overlay import bridges, comparison, tunnels, upcalls
-from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_dict, as_list, select
 from ..overlay.pipeline import flow
 from ..table import printable
-from ..underlay import eni, kernel, routing, surroundings
+from ..underlay import kernel, routing, surroundings
 from . import node as node_module
-from . import restore, state
+from . import restore, state, strangers
 from .node import Node
 
 _RESTORE = "run 'aws-ovs restore'"
 _SYNC = "run 'oneaws mesh sync --all' on the front-end"
-_OURS = ("guest", "node", "patch", "tunnel")
+_MOVE = "let its owner give it another UDP port, at both of its ends"
 
 
 class Difference(NamedTuple):
@@ -46,8 +46,10 @@ def differences(node: Node) -> list[Difference]:
     """List everything that differs, each once, the causes first."""
     if node_module.vswitchd() == node_module.NOT_RUNNING:
         return [Difference("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")]
-    stored = state.everything()
+    stored, refused = strangers.own(node)
     parts = (
+        _overlap(node),
+        (Difference(error.what, error.remedy) for error in refused.values()),
         _plugged(node, stored),
         (Difference(error.what, error.remedy) for error in stored.unreadable.values()),
         _marker(node),
@@ -55,7 +57,7 @@ def differences(node: Node) -> list[Difference]:
         _strangers(node),
         _upcalls(node),
         _open_vswitch(node, stored),
-        _kernel(node, stored.ports),
+        _kernel(node, strangers.private_addresses(node.transit, node.underlay, stored.ports)),
         (Difference(*trouble) for trouble in surroundings.troubles()),
     )
     by_sentence: dict[str, Difference] = {}
@@ -70,6 +72,15 @@ def _explained(part: Iterable[Difference]) -> Iterator[Difference]:
         yield from part
     except AwsOvsError as error:
         yield Difference(error.what, error.remedy)
+
+
+def _overlap(node: Node) -> Iterator[Difference]:
+    """Look whether the driver's route takes the way of something else."""
+    blocks: tuple[str, ...] = ()
+    with contextlib.suppress(AwsOvsError):  # _peers tells of a list that cannot be read
+        blocks = tunnels.load().vpc_cidrs
+    node.refuse_overlap(blocks)
+    yield from ()
 
 
 def _peers(node: Node) -> Iterator[Difference]:
@@ -120,13 +131,12 @@ def _strangers(node: Node) -> Iterator[Difference]:
     """Look for other VXLAN ports, which take the tunnels' packets."""
     columns, udp = ["name", "options", "external_ids"], str(VXLAN_PORT)
     for row in node.db.transact([select("Interface", [["type", "==", "vxlan"]], columns)])[0]:
-        ours = as_dict(row["external_ids"]).get(ROLE) == "tunnel"
-        if not ours and as_dict(row["options"]).get("dst_port", udp) == udp:
+        if not bridges.is_tunnel(row["name"]) and as_dict(row["options"]).get("dst_port", udp) == udp:
             what = f"VXLAN port {row['name']} of Open vSwitch is not the driver's and has its UDP port {udp}"
-            yield Difference(what, f"remove it: ovs-vsctl del-port {row['name']}")
+            yield Difference(what, f"{_MOVE}: ovs-vsctl set Interface {row['name']} options:dst_port=4790")
     for name in routing.vxlan_devices(VXLAN_PORT):
         what = f"VXLAN device {name} of the kernel has the driver's UDP port {udp}"
-        yield Difference(what, f"remove it: ip link del {name}")
+        yield Difference(what, f"{_MOVE}; if nobody needs it, remove it: ip link del {name}")
 
 
 def _upcalls(node: Node) -> Iterator[Difference]:
@@ -180,13 +190,14 @@ def _plugged(node: Node, stored: state.Stored) -> Iterator[Difference]:
             what = f"{whose} has no device: {row['error'] or 'not there'}"
             yield Difference(what, f"see whether {guest} runs: 'virsh list'")
     known = {port.name for port in stored.ports}
-    driven = {row["name"] for row in on if as_dict(row["external_ids"]).get(ROLE) in ("overlay", "vnet")}
+    driven = bridges.driven(on)
     for name, row in sorted(interfaces.items()):
         bridge = bridge_of.get(name, "")
         gone = row["ofport"] == -1 and name.startswith("one-")  # the plan for guest ports tells of these
         ids = as_dict(row["external_ids"])
         left_alone = bridges.marked_vm(ids) in stored.unreadable
-        if name not in known and name != bridge and bridge in driven and not gone and not left_alone:
+        is_ours = bridges.is_own(name)  # the plans tell of these
+        if name not in known and name != bridge and bridge in driven and not gone and not left_alone and not is_ours:
             yield from _unknown(name, bridge, ids)
 
 
@@ -197,8 +208,8 @@ def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference
         vm_id = ids.get(PORT_KEY, "?").partition("/")[0]
         what = f"port {name} on bridge {bridge} is of VM {vm_id}, whose file in {state.DIRECTORY} is lost"
         yield Difference(f"{what}: the next 'aws-ovs restore' or start of a VM closes it", state.SEND)
-    elif role not in _OURS:
-        what, remove = f"port {name} on bridge {bridge}", f"remove it: ovs-vsctl del-port {name}"
+    else:
+        what, remove = f"port {name} on bridge {bridge}", f"remove it: ovs-vsctl del-port {bridge} {name}"
         remedy = f"{state.SEND}; if there is no such VM, {remove}" if name.startswith("one-") else remove
         yield Difference(f"{what} is of no VM that the driver knows, and passes nothing", remedy)
 
@@ -223,13 +234,10 @@ def _owner(line: str) -> str:
     return " of the node" if flow.is_of_node(cookie) else ""
 
 
-def _kernel(node: Node, ports: list[GuestPort]) -> Iterator[Difference]:
-    yield from map(Difference, kernel.differences(node.underlay, node.config))
-    for port in ports:
-        outside = [mapping.outside for mapping in port.mappings] + [shared.private_ip for shared in port.shared]
-        for address in outside:
-            if address not in node.transit and eni.is_local(address):
-                what = f"{address} of VM {port.vm_id} is configured on this node itself, which keeps its packets"
-                yield Difference(
-                    what, f"find it with 'ip address show to {address}' and remove it there: ip address del"
-                )
+def _kernel(node: Node, of_vms: dict[str, str]) -> Iterator[Difference]:
+    yield from map(Difference, kernel.differences(node.underlay, node.config, of_vms))
+    for entry, whose in strangers.taken(of_vms):
+        what = (
+            f"{entry.address} of {whose} is configured on this node itself ({entry.interface}), which drops its packets"
+        )
+        yield Difference(what, f"remove it: ip address del {entry}")

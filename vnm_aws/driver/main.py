@@ -40,6 +40,10 @@ class Verb(NamedTuple):
     """Of this package; nothing when it has the verb's name."""
     locks: bool = True
     """Whether it runs alone, and with the node; without, it gets nothing."""
+    for_root: bool = False
+    """Whether it is for root alone: oneadmin has no use for it."""
+    patience: int = 0
+    """Seconds that it waits for the lock, instead of the setting."""
 
 
 VERBS = {
@@ -54,9 +58,12 @@ VERBS = {
         "print what is not as it should be, with remedies; exit code 1 if there is anything", option="--json"
     ),
     "restore": Verb("build everything that should be on this node; what is right stays"),
+    "heal": Verb("put back what others have changed in this node's kernel", for_root=True, patience=5),
+    "watch": Verb("run for ever, and heal when something has changed", locks=False, for_root=True),
     "show": Verb("peers with tunnels, networks, VMs with addresses, counters", option="--json"),
 }
-"""All verbs. oneadmin may run each as root: without words, with its option, or with any words if it takes arguments."""
+"""All verbs. oneadmin may run each that is not for root alone: without words, with its option, or with any words if it takes
+arguments."""
 
 _USAGE = """\
 Usage: aws-ovs VERB [ARGUMENT...] [--dry-run]
@@ -194,7 +201,7 @@ def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str) -
     from .node import Node
 
     settings = config.load()
-    with held(holder, settings.lock_timeout):
+    with held(holder, verb.patience or settings.lock_timeout):
         node = Node.find(settings, dry_run="--dry-run" in options)
         given = [document] if verb.stdin else [verb.option in options] if verb.option else []
         return run(node, *given) or 0

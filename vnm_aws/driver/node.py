@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from .. import __version__, config
@@ -15,7 +15,7 @@ from ..overlay.grants import Grants
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
 from ..table import printable
-from ..underlay import eni
+from ..underlay import eni, kernel
 
 MARKER = f"{RUN}/node.json"
 NOT_RUNNING = "not running"
@@ -33,17 +33,19 @@ class Node:
         dry_run: bool = False,
         apply_flows: Callable[[openflow.Bundles], None] = openflow.apply,
         read_flows: Callable[[str, str], list[str]] = openflow.read,
+        look_at_kernel: Callable[[eni.Underlay, config.Config], list[str]] = lambda *_: [],
     ) -> None:
         self.config, self.underlay, self.db, self.dry_run = settings, underlay, db, dry_run
         self.transit = Prefix(settings.transit_range, "transit_range")
-        self._apply_flows = apply_flows
+        self._apply_flows, self._look_at_kernel = apply_flows, look_at_kernel
         self.read_flows = read_flows
         self.grants = Grants.load()
 
     @classmethod
     def find(cls, settings: config.Config, dry_run: bool = False) -> Node:
         """Find the parts of this node, all of which must be usable; the caller holds the lock."""
-        return cls(settings, eni.find(settings.underlay_interface), Ovsdb(), dry_run)
+        underlay = eni.find(settings.underlay_interface)
+        return cls(settings, underlay, Ovsdb(), dry_run, look_at_kernel=kernel.glance)
 
     def limited(self, ports: list[GuestPort]) -> list[GuestPort]:
         """List guest ports as far as their networks grant what they are."""
@@ -72,25 +74,59 @@ class Node:
         else:
             self._apply_flows(bundles)
 
+    def refuse_overlap(self, blocks: Iterable[str] = ()) -> None:
+        """Refuse a transit_range in which this node has something else already; `blocks` are those of the VPC.
+
+        Raises:
+            AwsOvsError: the driver's route would take its way.
+        """
+        eni.refuse_overlap(self.transit, self.underlay, blocks, is_set_up=read_marker() is not None)
+
+    def claim(self, bridge: str, plugged: Collection[str]) -> None:
+        """Make sure that nobody loses anything when a bridge becomes the driver's; `plugged` are the ports of the VM.
+
+        Raises:
+            AwsOvsError: it is somebody else's.
+        """
+        from . import strangers  # only for a bridge that is not marked as the driver's
+
+        strangers.claim(self, bridge, plugged)
+
     def ensure_base(self) -> None:
-        """Make sure that the node itself is set up: look at one small file when it is, do everything when it is not.
+        """Make sure that the node itself is set up: look at a file and at the kernel, do everything when it is not.
 
         It is not before the first VM, after a restart of ovs-vswitchd (which forgets all flows), and when the
-        configuration, the ENI or the driver's version has changed.
+        configuration, the ENI or the driver's version has changed. And others change the kernel: a restart of
+        systemd-networkd removes rules and routes that it has not made.
+
+        Raises:
+            AwsOvsError: the node cannot be set up.
         """
-        if read_marker() != self.marker() and not self.dry_run:
+        self.refuse_overlap()
+        if self.dry_run:
+            return
+        if read_marker() != self.marker():
             from . import restore  # only then is it needed
 
             restore.run(self)
+        elif self._look_at_kernel(self.underlay, self.config):
+            from . import heal
+
+            heal.run(self)
 
     def marker(self) -> dict[str, Any]:
         """Describe what the node's base depends on."""
-        return {
-            "version": __version__,
-            "config": list(self.config),
-            "underlay": list(self.underlay),
-            "ovs-vswitchd": vswitchd(),
-        }
+        return describe(self.config, self.underlay)
+
+
+def describe(settings: config.Config, underlay: eni.Underlay) -> dict[str, Any]:
+    """Describe what a node's base depends on."""
+    return {
+        "version": __version__,
+        "config": list(settings),
+        "underlay": list(underlay),
+        "ovs-vswitchd": vswitchd(),
+    }
 
 
 def vswitchd() -> str:

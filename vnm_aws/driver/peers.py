@@ -40,6 +40,7 @@ def run(node: Node, document: bytes | None) -> None:
 
 def _follow(node: Node) -> None:
     told, grants = tunnels.load(), Grants.load()
+    node.refuse_overlap(told.vpc_cidrs)
     if grants != node.grants:
         # What VMs may do has changed: all their flows are made again, in one step.
         from . import restore

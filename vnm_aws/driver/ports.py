@@ -20,7 +20,7 @@ from ..overlay.bridges import (
 from ..overlay.flows import Change, Observed, changed_flows
 from ..overlay.guest_port import Claim, GuestPort, choose_slot, plan, without
 from ..overlay.ovsdb import Operation, as_dict, ids_include, replace_ids, select
-from ..underlay import eni
+from ..underlay import eni, netlink
 from ..vm import Leaving, Nic, Vm
 from . import state
 from .node import Node
@@ -127,10 +127,12 @@ def without_aliases(node: Node, observed: Observed, vm: Leaving, known: list[Gue
 
 def _refuse_own(node: Node, nic: Nic, address: str) -> None:
     if address not in node.transit and eni.is_local(address):
-        what = f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself"
-        length = node.underlay.subnet.partition("/")[2]
-        remedy = f"remove it: ip address del {address}/{length} dev {node.underlay.interface}"
-        raise AwsOvsError(f"{what}, which would keep its packets", remedy)
+        places = [str(entry) for entry in netlink.addresses() if entry.address == address]
+        what = f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its packets"
+        if address == node.underlay.address:
+            raise AwsOvsError(f"{what}: it is the node's own", "give the VM another lease")
+        remedies = "; ".join(f"ip address del {place}" for place in places)
+        raise AwsOvsError(what, f"remove it there: {remedies or f'ip address show to {address} says where it is'}")
 
 
 def marked_ports(observed: Observed, vm_id: int) -> list[GuestPort]:

@@ -31,7 +31,11 @@ def run(node: Node, vm: Vm) -> None:
     # After `pre` they are there; an update may bring another VLAN_ID.
     missing = {(port.bridge, port.vni) for port in planned if not observed.patch(port.bridge, port.vni)}
     if missing:
-        node.commit(bridges.plan_networks(node.db, missing, node.config.datapath_type))
+        plugged = {port.name for port in planned}
+        changes = bridges.plan_networks(
+            node.db, missing, node.config.datapath_type, lambda bridge: node.claim(bridge, plugged)
+        )
+        node.commit(changes)
         observed = node.observe()
     concerned = {port.nic_id for port in planned}
     rest = [port for port in before if port.nic_id not in concerned]

@@ -29,6 +29,9 @@ def run(node: Node, vm: Vm) -> None:
     node.ensure_base()  # first: what a reboot has left behind takes no address
     plan_ports(node, node.observe(), vm.vm_id, nics, state.load(vm.vm_id) or [])
     networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
-    changes = bridges.plan_networks(node.db, networks, node.config.datapath_type)
+    plugged = {nic.target for nic in nics}
+    changes = bridges.plan_networks(
+        node.db, networks, node.config.datapath_type, lambda bridge: node.claim(bridge, plugged)
+    )
     node.commit(changes)
     node.flow({bridge: [ALL_ANEW] for bridge in changes.bridges})

@@ -11,8 +11,8 @@ from ..errors import AwsOvsError
 from ..overlay import tunnels
 from ..overlay.ovsdb import Ovsdb
 from ..table import printable
-from ..underlay import eni
-from . import node
+from ..underlay import eni, kernel
+from . import node, state, strangers
 
 _KEYS = ("VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "PEERS_UP", "PEERS_DOWN", "MESH", "ERROR")
 _TIMEOUT = 5.0
@@ -44,13 +44,31 @@ def _gather(values: dict[str, str]) -> None:
     others = [peer for peer in told.peers if peer.vtep != underlay.address]
     values["MESH"] = tunnels.digest(told)
     values["PEERS_UP"], values["PEERS_DOWN"] = "0", str(len(others))
-    seen = tunnels.observe(Ovsdb(timeout=_TIMEOUT))
+    here = node.Node(settings, underlay, Ovsdb(timeout=_TIMEOUT))
+    seen = tunnels.observe(here.db)
     vswitchd = node.vswitchd()
     if vswitchd == node.NOT_RUNNING:
         # The database still has the port numbers of the tunnels that were.
         raise AwsOvsError("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")
     count = sum(seen.get(peer.name, tunnels.MISSING).state == "up" for peer in others)
     values["PEERS_UP"], values["PEERS_DOWN"] = str(count), str(len(others) - count)
-    made_for = (node.read_marker() or {}).get("ovs-vswitchd", vswitchd)
-    if made_for != vswitchd:
-        raise AwsOvsError("ovs-vswitchd was restarted and has forgotten the VMs' flows", "run 'aws-ovs restore'")
+    here.refuse_overlap(told.vpc_cidrs)
+    if marker := node.read_marker():
+        if marker.get("ovs-vswitchd") != vswitchd:
+            raise AwsOvsError("ovs-vswitchd was restarted and has forgotten the VMs' flows", "run 'aws-ovs restore'")
+        _look_at_kernel(here)
+
+
+def _look_at_kernel(here: node.Node) -> None:
+    """Look at what others may have changed.
+
+    Raises:
+        AwsOvsError: something keeps packets of VMs from their way.
+    """
+    for entry, whose in strangers.taken(
+        strangers.private_addresses(here.transit, here.underlay, state.everything().ports)
+    ):
+        what = f"{entry.address} of {whose} is configured on this node itself ({entry.interface})"
+        raise AwsOvsError(what, f"remove it: ip address del {entry}")
+    for what in kernel.glance(here.underlay, here.config):
+        raise AwsOvsError(what, "run 'aws-ovs restore'")

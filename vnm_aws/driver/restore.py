@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 
 from .. import files
 from ..errors import AwsOvsError
+from ..journal import ERROR, log
 from ..names import GATEWAY_PORT, REPAIR_PORT
 from ..overlay import bridges, comparison, flows, tunnels, upcalls
 from ..overlay.openflow import Bundles
+from ..overlay.ovsdb import select
 from ..overlay.pipeline import destinations, flow, overlay_bridge
 from ..underlay import kernel
 from . import node as node_module
-from . import state
+from . import state, strangers
 from .node import NOT_RUNNING, Node
 from .peers import mesh_flows
 
@@ -21,30 +24,36 @@ from .peers import mesh_flows
 def run(node: Node) -> None:
     """Build the node.
 
+    What is on a bridge that is somebody else's is left out, and said.
+
     Raises:
         AwsOvsError: ovs-vswitchd does not run, or something is refused.
     """
     made_for = node.marker()  # an ovs-vswitchd that starts while we are at it knows nothing of this
     if made_for["ovs-vswitchd"] == NOT_RUNNING:
         raise AwsOvsError("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")
+    node.refuse_overlap(tunnels.load().vpc_cidrs)
+    stored, refused = strangers.own(node)
+    for bridge, refusal in refused.items():
+        print(f"aws-ovs: restore: VMs on {bridge} are left out: {refusal}", file=sys.stderr)
+        log(ERROR, f"restore: VMs on {bridge} are left out: {refusal}")
     if node.dry_run:
-        _preview(node)
+        _preview(node, stored)
         return
     try:
         # One that has just started still shows the port numbers of the one before it.
         node.db.commit([{"op": "comment", "comment": "aws-ovs restore"}])
-        _build(node)
+        _build(node, stored)
     finally:
         upcalls.release(node.db)
     files.replace(node_module.MARKER, json.dumps(made_for))
 
 
-def _build(node: Node) -> None:
-    stored = state.everything()
+def _build(node: Node, stored: state.Stored) -> None:
     _keep_slots(stored)
     for changes in plans(node, stored):
         node.commit(changes)
-    kernel.ensure(node.underlay, node.config)
+    kernel.ensure(node.underlay, node.config, strangers.private_addresses(node.transit, node.underlay, stored.ports))
     node.flow(all_flows(node, stored))
 
 
@@ -56,15 +65,16 @@ def _keep_slots(stored: state.Stored) -> None:
             state.save(vm_id, ports)
 
 
-def _preview(node: Node) -> None:
+def _preview(node: Node, stored: state.Stored) -> None:
     """Print what differs in Open vSwitch's database, the kernel and the flows; nothing when all is right."""
-    stored, is_right = state.everything(), True
+    is_right = True
     for changes in plans(node, stored):
         node.commit(changes)
         is_right = is_right and not changes.operations
     if upcalls.waits(node.db):
         print("# ovs-vswitchd handles no new packets (other_config:flow-restore-wait)")
-    for what in kernel.differences(node.underlay, node.config):
+    of_vms = strangers.private_addresses(node.transit, node.underlay, stored.ports)
+    for what in kernel.differences(node.underlay, node.config, of_vms):
         print("kernel", what)
     if not is_right:  # flows are made of port numbers
         print("# what flows should be is known when the changes to the database have been made")
@@ -82,9 +92,13 @@ def plans(node: Node, stored: state.Stored) -> Iterator[bridges.Transaction]:
     yield bridges.plan_overlay(node.db, node.config.datapath_type, node.config.internet_mtu)
     if stored.ports:
         networks = {(port.bridge, port.vni) for port in stored.ports}
-        yield bridges.plan_networks(node.db, networks, node.config.datapath_type)
+        yield bridges.plan_networks(node.db, networks, node.config.datapath_type, _claimed)
     yield tunnels.plan(node.db, tunnels.load().peers, node.underlay.address)
     yield bridges.plan_guests(node.db, node.limited(stored.ports), untouched=stored.unreadable)
+
+
+def _claimed(_: str) -> None:
+    """Say nothing: `strangers.own` has left out what is on bridges of others."""
 
 
 def all_flows(node: Node, stored: state.Stored) -> Bundles:
@@ -94,7 +108,7 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
     need flows for it, and cookies say which flows are its own.
     """
     observed, settings = node.observe(), node.config
-    (rows,) = node.db.transact([bridges.select_role("node")])
+    rows, there = node.db.transact([bridges.select_role("node"), select("Bridge", [], ["name", "external_ids"])])
     numbers = {port.name: port.ofport for port in bridges.as_interfaces(rows)}
     gateway, repair = numbers[GATEWAY_PORT], numbers[REPAIR_PORT]
     base = [
@@ -103,6 +117,8 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
         *mesh_flows(node, tunnels.load()),
     ]
     bundles = flows.all_flows(observed, base, node.limited(stored.ports), settings)
+    driven = bridges.driven(there)  # whatever ports are marked as: nothing is written to bridges of others
+    bundles = {bridge: lines for bridge, lines in bundles.items() if bridge in driven}
     for bridge, lines in bundles.items():
         for vm_id in stored.unreadable:
             lines += node.read_flows(bridge, flow.of_vm(vm_id))

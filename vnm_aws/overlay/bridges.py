@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from ..errors import AwsOvsError
@@ -17,6 +17,7 @@ from ..names import (
     GATEWAY_PORT,
     NETWORK_KEY,
     OVERLAY,
+    PEER_KEY,
     PORT_KEY,
     REPAIR_PORT,
     ROLE,
@@ -30,8 +31,11 @@ from .ovsdb import Operation, Ovsdb, Row, as_dict, as_list, ids_include, ovs_map
 from .pipeline import NODE_MAC
 
 RESERVED = (OVERLAY, GATEWAY_PORT, REPAIR_PORT)
+OTHER_BRIDGE = "give the network a BRIDGE that nobody else uses: 'onevnet update' with the network's ID"
+"""The remedy where a network has chosen a bridge that the driver may not have."""
 PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
 _GUEST = r"one-\d+-\d+\Z"  # compiled only where it is used: that costs 0.2 ms
+_TUNNEL = r"vx-[0-9a-f]{8}\Z"
 
 
 class OvsInterface(NamedTuple):
@@ -57,13 +61,37 @@ def select_role(role: str) -> Operation:
     return select("Interface", [ids_include(**{ROLE: role})], PORT_COLUMNS)
 
 
+def driven(rows: list[Row]) -> set[str]:
+    """Read which bridges are the driver's from rows with `name` and `external_ids`."""
+    return {row["name"] for row in rows if as_dict(row["external_ids"]).get(ROLE) in ("overlay", "vnet")}
+
+
 def patch_name(bridge: str, vni: int) -> tuple[str, str]:
     """Name the patch ports that join `bridge` to the overlay bridge for `vni`: its own and the far end."""
     tail = f"{vni:06x}{binascii.crc32(bridge.encode()):08x}"
     return f"p{tail}", f"q{tail}"
 
 
+def is_patch(name: str, bridge: str | None = None) -> bool:
+    """Tell whether a port has a name that the driver gives to a patch port, `bridge` being the one that it joins."""
+    if not re.match(r"[pq][0-9a-f]{14}\Z", name):
+        return False
+    return bridge is None or name in patch_name(bridge, int(name[1:7], 16))
+
+
+def is_tunnel(name: str) -> bool:
+    """Tell whether a port has the name of a tunnel of the driver."""
+    return bool(re.match(_TUNNEL, name))
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a port has a name that the driver gives to ports of its own, which no VM and nobody else has."""
+    return name in RESERVED or is_patch(name) or is_tunnel(name)
+
+
 GUEST_KEYS = [ROLE, PORT_KEY, NETWORK_KEY, CLAIMS_KEY, SWITCH_KEY, VNET_KEY, SLOT_KEY]
+_KEYS = [*GUEST_KEYS, SIDE_KEY, PEER_KEY]
+"""All keys of external_ids that are the driver's."""
 
 
 def guest_ids(port: GuestPort) -> dict[str, str]:
@@ -91,6 +119,32 @@ def marked_slot(ids: dict[str, str]) -> int:
     """Read the slot that an interface is marked with; 0 when it has none."""
     slot = ids.get(SLOT_KEY, "")
     return int(slot) if slot.isdecimal() else 0
+
+
+class Place(NamedTuple):
+    """A port that there is: some columns of its interface, its UUID, and the bridge that holds it."""
+
+    row: Row
+    port: Any
+    bridge: str
+
+
+def select_places(names: Iterable[str], columns: list[str]) -> list[Operation]:
+    """Select what `places` reads: ports by their names, whatever they are marked as."""
+    wanted = [[["name", "==", name]] for name in names]
+    interfaces = [select("Interface", where, ["name", *columns, "type", "external_ids"]) for where in wanted]
+    ports = [select("Port", where, ["_uuid", "name"]) for where in wanted]
+    return [*interfaces, *ports, select("Bridge", [], ["name", "ports"])]
+
+
+def places(replies: list[Any]) -> dict[str, Place]:
+    """Read the replies to `select_places`: the ports that there are, by name."""
+    *rows, on = replies
+    flat = [row for reply in rows for row in reply]
+    bridge_of = {str(uuid): row["name"] for row in on for uuid in as_list(row["ports"])}
+    interfaces = {row["name"]: row for row in flat if "type" in row}
+    ports = {row["name"]: row["_uuid"] for row in flat if "_uuid" in row}
+    return {name: Place(interfaces.get(name, {}), uuid, bridge_of.get(str(uuid), "")) for name, uuid in ports.items()}
 
 
 class Transaction:
@@ -134,16 +188,36 @@ class Transaction:
         self.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutations})
 
     def ensure_port(
-        self, bridge: str, name: str, row: dict[str, Any], there: dict[str, Row], missing: str, wrong: str
+        self, bridge: str, name: str, row: dict[str, Any], there: dict[str, Place], missing: str, wrong: str
     ) -> None:
-        """Add a port that is missing, or correct the columns of its interface that `there` shows with other values."""
-        if name not in there:
+        """Add a port of the driver that is missing, or correct it: whoever has marked or moved it, the name is ours.
+
+        Args:
+            bridge: where it has to be.
+            name: its name.
+            row: the columns of its interface.
+            there: the ports that there are, by name, with some of these columns.
+            missing: what to say when it is not there.
+            wrong: what to say when a column has another value.
+        """
+        place, where = there.get(name), [["name", "==", name]]
+        if place is None:
             self.reasons.append(missing)
             self.port(bridge, name, row)
-        elif any(_plain(value) != _plain(row.get(key, value)) for key, value in there[name].items()):
+            return
+        if place.bridge != bridge or place.row.get("type") != row["type"]:
+            self.reasons.append(f"port {name} is not a port of type {row['type']} on bridge {bridge}")
+            self.change_ports([], "delete", [place.port])
+            self.port(bridge, name, row)
+            return
+        columns = {key: value for key, value in row.items() if key != "external_ids"}
+        if any(_plain(value) != _plain(columns.get(key, value)) for key, value in place.row.items()):
             self.reasons.append(wrong)
-            where = [["name", "==", name]]
-            self.operations.append({"op": "update", "table": "Interface", "where": where, "row": row})
+            self.operations.append({"op": "update", "table": "Interface", "where": where, "row": columns})
+        ids = as_dict(row["external_ids"])
+        if {key: value for key, value in as_dict(place.row["external_ids"]).items() if key in _KEYS} != ids:
+            self.reasons.append(f"port {name} is not marked as the driver's (external_ids)")
+            self.operations.append(replace_ids("Interface", where, _KEYS, ids))
 
     def bridge(self, name: str, role: str, datapath_type: str, ports: list[Any]) -> None:
         """Add a bridge of the driver with its LOCAL port and `ports`."""
@@ -174,22 +248,23 @@ def _plain(value: Any) -> Any:
 
 def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Transaction:
     """Plan the changes that make the overlay bridge complete; `mtu` is that of aws_gw, the way to the Internet."""
-    columns = ["name", "type", "mac", "mtu_request"]
-    overlay, ports = db.transact([_select_bridge(OVERLAY), {**select_role("node"), "columns": columns}])
-    changes = Transaction()
     internal = {"type": "internal", "external_ids": ovs_map({ROLE: "node"})}
     wanted = {
         GATEWAY_PORT: {**internal, "mac": NODE_MAC, "mtu_request": mtu},
         REPAIR_PORT: {**internal, "mtu_request": mtu},
     }
+    overlay, *replies = db.transact([_select_bridge(OVERLAY), *select_places(wanted, ["mac", "mtu_request"])])
+    there = places(replies)
+    changes = Transaction()
     if not overlay:
         changes.reasons.append(f"bridge {OVERLAY} is missing")
+        if there:
+            changes.change_ports([], "delete", [place.port for place in there.values()])
         references = [changes.port(None, name, row) for name, row in wanted.items()]
         changes.bridge(OVERLAY, "overlay", datapath_type, references)
         return changes
     if not _is_right(overlay[0], "overlay", datapath_type):
         changes.take_over(OVERLAY, "overlay", datapath_type)
-    there = {row["name"]: row for row in ports}
     for name, row in wanted.items():
         missing = f"port {name} of bridge {OVERLAY} is missing"
         wrong = f"port {name} has another MTU or MAC than the driver gave it"
@@ -209,28 +284,32 @@ def _is_right(row: dict[str, Any], role: str, datapath_type: str) -> bool:
     )
 
 
-def plan_networks(db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type: str) -> Transaction:
+def plan_networks(
+    db: Ovsdb, networks: Iterable[tuple[str, int]], datapath_type: str, claim: Callable[[str], None]
+) -> Transaction:
     """Plan the changes that give each (bridge, VNI) its bridge and its patch ports.
 
+    `claim` is asked before a bridge becomes the driver's, and refuses that when it would take something from somebody.
+
     Raises:
-        AwsOvsError: a bridge exists, is not the driver's, and has ports of somebody else.
+        AwsOvsError: a bridge is somebody else's.
     """
     networks = sorted(set(networks))
     names = sorted({bridge for bridge, _ in networks})
-    every_patch = {**select_role("patch"), "columns": ["name", "options"]}
-    *replies, patches = db.transact([*(_select_bridge(name) for name in names), every_patch])
+    patches = [name for bridge, vni in networks for name in patch_name(bridge, vni)]
+    replies = db.transact([*map(_select_bridge, names), *select_places(patches, ["options"])])
     changes = Transaction()
-    for name, reply in zip(names, replies, strict=True):
+    for name, reply in zip(names, replies, strict=False):
         if name in RESERVED:
-            raise AwsOvsError(f"BRIDGE {name} is the driver's own", "give the network another one")
+            raise AwsOvsError(f"BRIDGE {name} is the driver's own", OTHER_BRIDGE)
+        if not reply or as_dict(reply[0]["external_ids"]).get(ROLE) != "vnet":
+            claim(name)
         if not reply:
             changes.reasons.append(f"bridge {name} is missing")
             changes.bridge(name, "vnet", datapath_type, [])
         elif not _is_right(reply[0], "vnet", datapath_type):
-            if as_dict(reply[0]["external_ids"]).get(ROLE) != "vnet":
-                _refuse_foreign_ports(db, name, as_list(reply[0]["ports"]))
             changes.take_over(name, "vnet", datapath_type)
-    there = {row["name"]: row for row in patches}
+    there = places(replies[len(names) :])
     for bridge, vni in networks:
         near, far = patch_name(bridge, vni)
         for name, peer, on in ((near, far, bridge), (far, near, OVERLAY)):
@@ -274,12 +353,3 @@ def plan_guests(db: Ovsdb, ports: Iterable[GuestPort], untouched: Collection[int
             changes.strangers += [] if port else changes.reasons[-1:]
             changes.operations.append(replace_ids("Interface", [["name", "==", row.name]], GUEST_KEYS, ids))
     return changes
-
-
-def _refuse_foreign_ports(db: Ovsdb, bridge: str, ports: list[Any]) -> None:
-    replies = db.transact([select("Port", [["_uuid", "==", port]], ["name"]) for port in ports])
-    for reply in replies:
-        name = reply[0]["name"] if reply else bridge
-        if name != bridge and not name.startswith("one-"):
-            what = f"bridge {bridge} has port {name}, which is not a VM's, so the driver leaves it alone"
-            raise AwsOvsError(what, "give the network another BRIDGE, or empty this one: ovs-vsctl del-br")

@@ -87,7 +87,14 @@ class Change(NamedTuple):
 def observe(db: Ovsdb) -> Observed:
     """Read our guest and patch ports."""
     guests, patches = db.transact([bridges.select_role("guest"), bridges.select_role("patch")])
-    return Observed(bridges.as_interfaces(guests), bridges.as_interfaces(patches))
+    # What somebody else has marked so is no patch port of ours, and its bridge none of ours.
+    ours = [patch for patch in bridges.as_interfaces(patches) if _joins(patch)]
+    return Observed(bridges.as_interfaces(guests), ours)
+
+
+def _joins(patch: OvsInterface) -> bool:
+    bridge, _, vni = patch.ids.get(NETWORK_KEY, "").rpartition("/")
+    return vni.isdecimal() and patch.name in bridges.patch_name(bridge, int(vni))
 
 
 def all_flows(observed: Observed, node: list[str], ports: Iterable[GuestPort], settings: Config) -> Bundles:

@@ -23,7 +23,7 @@ _QUESTIONS = {"dump-flows": "read the flows", "diff-flows": "compare the flows",
 def read(bridge: str, cookie: str) -> list[str]:
     """Read the flows of a bridge that match `cookie=…`, as lines that add them again."""
     flows = ask("dump-flows", bridge, cookie)
-    return [f"flow add {flow.strip()}" for flow in flows if "cookie=" in flow]
+    return [f"flow add {flow.strip()}" for flow in flows if "actions=" in flow]
 
 
 def dropped(bridge: str) -> dict[int, int]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..addresses import Prefix, ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
 from ..names import OVERLAY, PEER_KEY, PEER_LIST, ROLE, VXLAN_PORT
-from .bridges import Transaction, port_number, select_role
+from .bridges import Transaction, is_tunnel, places, port_number, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, select
 from .pipeline import destinations, flow, overlay_bridge
 
@@ -123,9 +123,9 @@ MISSING = Tunnel("missing", "", 0, 0, 0, 0)
 
 def observe(db: Ovsdb) -> dict[str, Tunnel]:
     """Read the tunnels that there are, by the names of their peers."""
-    columns = ["ofport", "external_ids", "bfd_status", "statistics", "error"]
+    columns = ["name", "ofport", "external_ids", "bfd_status", "statistics", "error"]
     (rows,) = db.transact([{**select_role("tunnel"), "columns": columns}])
-    return {as_dict(row["external_ids"]).get(PEER_KEY, ""): _tunnel(row) for row in rows}
+    return {as_dict(row["external_ids"]).get(PEER_KEY, ""): _tunnel(row) for row in rows if is_tunnel(row["name"])}
 
 
 def flows(db: Ovsdb, told: PeerList, own: str, subnet: str, transit: str) -> list[str]:
@@ -138,8 +138,8 @@ def flows(db: Ovsdb, told: PeerList, own: str, subnet: str, transit: str) -> lis
         subnet: the ENI's.
         transit: the range of transit addresses.
     """
-    (rows,) = db.transact([{**select_role("tunnel"), "columns": ["ofport"]}])
-    numbers = filter(None, map(port_number, rows))
+    (rows,) = db.transact([{**select_role("tunnel"), "columns": ["name", "ofport"]}])
+    numbers = filter(None, (port_number(row) for row in rows if is_tunnel(row["name"])))
     nodes = {*told.node_addresses, *(peer.vtep for peer in told.peers)}
     open_and_closed = destinations.mesh(own, nodes, {subnet, *told.vpc_cidrs}, told.private_ips, transit)
     return [flow.delete(flow.MESH_COOKIE), *overlay_bridge.mesh(numbers), *open_and_closed]
@@ -160,20 +160,24 @@ def _name(vtep: str) -> str:
 
 
 def plan(db: Ovsdb, peers: list[Peer], local_ip: str) -> Transaction:
-    """Plan the changes that leave exactly one tunnel per peer; the peer at `local_ip` is this node itself."""
-    query = {**select_role("tunnel"), "columns": ["name", "options", "external_ids", "bfd"]}
-    there = {row["name"]: row for row in db.transact([query])[0]}
+    """Plan the changes that leave exactly one tunnel per peer; the peer at `local_ip` is this node itself.
+
+    A tunnel is known by its name, so that the driver repairs its own whatever they are marked as, and touches nobody else's.
+    """
+    columns = ["name", "type", "options", "external_ids", "bfd"]
+    queries = [select("Interface", [["type", "==", "vxlan"]], columns), select("Port", [], ["_uuid", "name"])]
+    there = places(db.transact([*queries, select("Bridge", [], ["name", "ports"])]))
     wanted = {_name(peer.vtep): peer for peer in peers if peer.vtep != local_ip}
     changes = Transaction()
     for name, peer in wanted.items():
         missing = f"the tunnel to {peer.name} ({peer.vtep}) is missing"
         wrong = f"tunnel {name} to {peer.name} ({peer.vtep}) has other options than it should"
         changes.ensure_port(OVERLAY, name, _interface(peer, local_ip), there, missing, wrong)
-    surplus = sorted(name for name in there if name not in wanted)
+    on_overlay = sorted(name for name, place in there.items() if place.bridge == OVERLAY)
+    surplus = [name for name in on_overlay if is_tunnel(name) and name not in wanted]
     changes.reasons += [f"tunnel {name} leads to no peer" for name in surplus]
-    ports = db.transact([select("Port", [["name", "==", name]], ["_uuid"]) for name in surplus])
-    if uuids := [reply[0]["_uuid"] for reply in ports if reply]:
-        changes.change_ports([["name", "==", OVERLAY]], "delete", uuids)
+    if surplus:
+        changes.change_ports([["name", "==", OVERLAY]], "delete", [there[name].port for name in surplus])
     return changes
 
 

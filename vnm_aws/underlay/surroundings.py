@@ -15,8 +15,8 @@ from . import nft
 from .kernel import read_setting
 
 _HOOKS = {
-    "forward": (GATEWAY_PORT, "iifname {0} accept, and oifname {0} accept"),
-    "input": (str(VXLAN_PORT), "udp dport {0} accept"),
+    "forward": (GATEWAY_PORT, ("iifname {0} accept", "oifname {0} accept")),
+    "input": (str(VXLAN_PORT), ("udp dport {0} accept",)),
 }
 """What a chain with policy drop must name to let the overlay's packets pass, and how."""
 
@@ -36,12 +36,13 @@ def _firewalls() -> Iterator[tuple[str, str]]:
         family = chain.get("family")
         if hook not in _HOOKS or chain.get("policy") != "drop" or family not in ("ip", "inet") or table == "aws_ovs":
             continue
-        needed, rule = _HOOKS[hook]
+        needed, rules = _HOOKS[hook]
+        commands = [f"nft insert rule {family} {table} {chain['name']} {rule.format(needed)}" for rule in rules]
         if needed not in nft.show("list", "table", family, table):
             yield (
                 f"the firewall (nft chain {family} {table} {chain['name']}) drops what it does not accept, and no rule "
                 f"there names {needed}",
-                f"let it accept the overlay's packets: {rule.format(needed)}",
+                f"let it accept the overlay's packets, there and where it is kept: {'; '.join(commands)}",
             )
 
 
@@ -59,7 +60,8 @@ def _listeners() -> Iterator[tuple[str, str]]:
             if any(os.path.basename(file) in sockets for file in files):
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
                     process = f"process {pid} ({name.read().strip()})"
-                yield f"{process} has UDP port {VXLAN_PORT}, which the tunnels need", f"end it: kill {pid}"
+                remedy = f"let it use another one, or stop it where it is started from: systemctl status {pid}"
+                yield f"{process} has UDP port {VXLAN_PORT}, which the tunnels need", remedy
 
 
 def _connections() -> Iterator[tuple[str, str]]:

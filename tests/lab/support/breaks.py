@@ -95,6 +95,46 @@ REPAIRED = {
             rf"{_REFUSED}: .*remote_ip.*; {UNBLOCK}",
         ),
     ),
+    "a port of the driver that is not marked": Break(
+        "ovs-vsctl clear Interface aws_gw external_ids -- clear Interface aws_icmp external_ids",
+        (
+            rf"port aws_gw is not marked as the driver's \(external_ids\); {RESTORE}",
+            rf"port aws_icmp is not marked as the driver's \(external_ids\); {RESTORE}",
+        ),
+    ),
+    "a port of the driver marked as a VM's": Break(
+        "ovs-vsctl set Interface aws_gw external_ids:aws_ovs=guest external_ids:aws_ovs-port=9/0",
+        (rf"port aws_gw is not marked as the driver's \(external_ids\); {RESTORE}",),
+    ),
+    "a port of the driver on another bridge": Break(
+        "ovs-vsctl del-port aws_gw -- add-port ovsbr9 aws_gw -- set Interface aws_gw type=internal",
+        (f"port aws_gw is not a port of type internal on bridge aws_ovs; {RESTORE}", f".*aws_gw.*; {RESTORE}"),
+    ),
+    "a tunnel that is not marked": Break(
+        "ovs-vsctl clear Interface vx-0a00000c external_ids",
+        (rf"port vx-0a00000c is not marked as the driver's \(external_ids\); {RESTORE}",),
+        maybe=(DOWN,),
+    ),
+    "another port in the place of a tunnel": Break(
+        "ovs-vsctl del-port vx-0a00000c; ovs-vsctl add-port onebr1 vx-0a00000c -- set Interface vx-0a00000c type=internal",
+        (f"port vx-0a00000c is not a port of type vxlan on bridge aws_ovs; {RESTORE}",),
+        maybe=(DOWN,),
+    ),
+    "a patch port that is not marked": Break(
+        f"ovs-vsctl clear Interface {_NEAR} external_ids -- clear Interface {_FAR} external_ids",
+        (
+            rf"port p\w+ is not marked as the driver's \(external_ids\); {RESTORE}",
+            rf"port q\w+ is not marked as the driver's \(external_ids\); {RESTORE}",
+        ),
+    ),
+    "a bridge that is not marked": Break(
+        "ovs-vsctl clear Bridge onebr1 external_ids",
+        (f"bridge onebr1 is not the driver's, or not fail_mode=secure.*; {RESTORE}",),
+    ),
+    "the overlay bridge not marked": Break(
+        "ovs-vsctl clear Bridge aws_ovs external_ids",
+        (f"bridge aws_ovs is not the driver's, or not fail_mode=secure.*; {RESTORE}",),
+    ),
     "a tunnel deleted": Break(
         "ovs-vsctl del-port vx-0a00000c", (rf"the tunnel to h2 \(10.0.0.12\) is missing; {RESTORE}",),
         maybe=(DOWN,),
@@ -240,13 +280,13 @@ REPAIRED = {
 ADVISED = {
     "a VXLAN port of somebody else": Break(
         "ovs-vsctl add-port ovsbr9 vxlan9 -- set Interface vxlan9 type=vxlan options:remote_ip=10.0.0.99",
-        ("VXLAN port vxlan9 of Open vSwitch is not the driver's and has its UDP port 4789; remove it: .*",),
-        "ovs-vsctl del-port vxlan9",
+        ("VXLAN port vxlan9 of Open vSwitch .* has its UDP port 4789; let .*: ovs-vsctl set Interface vxlan9 .*",),
+        "ovs-vsctl set Interface vxlan9 options:dst_port=4790; aws-ovs check || true; ovs-vsctl del-port ovsbr9 vxlan9",
         maybe=(DOWN,),
     ),
     "a VXLAN device of the kernel": Break(
         f"ip link add vxlan9 type vxlan id 9 dstport 4789 dev {ENI}",
-        ("VXLAN device vxlan9 of the kernel has the driver's UDP port 4789; remove it: ip link del vxlan9",),
+        ("VXLAN device vxlan9 of the kernel has the driver's UDP port 4789; let .*: ip link del vxlan9",),
         "ip link del vxlan9",
         maybe=(DOWN,),
     ),
@@ -291,14 +331,14 @@ ADVISED = {
         "ip link add one-7-0 type veth peer name peer-7; ovs-vsctl add-port onebr1 one-7-0",
         (
             "port one-7-0 on bridge onebr1 is of no VM that the driver knows, and passes nothing; "
-            f"{SEND}.*, remove it: ovs-vsctl del-port one-7-0",
+            f"{SEND}.*, remove it: ovs-vsctl del-port onebr1 one-7-0",
         ),
-        "ovs-vsctl del-port one-7-0; ip link del one-7-0",
+        "ovs-vsctl del-port onebr1 one-7-0; ip link del one-7-0",
     ),
     "somebody's port on a bridge of the driver": Break(
         "ovs-vsctl add-port aws_ovs stray -- set Interface stray type=internal",
-        ("port stray on bridge aws_ovs is of no VM .*; remove it: ovs-vsctl del-port stray",),
-        "ovs-vsctl del-port stray",
+        ("port stray on bridge aws_ovs is of no VM .*; remove it: ovs-vsctl del-port aws_ovs stray",),
+        "ovs-vsctl del-port aws_ovs stray",
     ),
     "the file of a VM that is not here": Break(
         "sed 's/\"vm_id\":1/\"vm_id\":9/g; s/one-1-/one-9-/g' /run/aws_ovs/vms/1.json >/run/aws_ovs/vms/9.json",
@@ -321,18 +361,18 @@ ADVISED = {
     ),
     "a firewall that forwards nothing": Break(
         "nft add table ip filter; nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
-        (r"the firewall \(nft chain ip filter FORWARD\) drops what .* names aws_gw; .* iifname aws_gw accept, .*",),
-        "nft add rule ip filter FORWARD iifname aws_gw accept; nft add rule ip filter FORWARD oifname aws_gw accept",
+        (r"the firewall \(nft chain ip filter FORWARD\) drops what .* names aws_gw; .*: nft insert rule ip filter FORWARD .*",),
+        "nft insert rule ip filter FORWARD iifname aws_gw accept; nft insert rule ip filter FORWARD oifname aws_gw accept",
     ),
     "a firewall without VXLAN": Break(
         "nft 'table inet fw { chain in { type filter hook input priority 0; policy drop; tcp dport 22 accept; }; }'",
-        (r"the firewall \(nft chain inet fw in\) drops what .* names 4789; .* udp dport 4789 accept",),
-        "nft add rule inet fw in udp dport 4789 accept",
+        (r"the firewall \(nft chain inet fw in\) drops .* names 4789; .*: nft insert rule inet fw in udp dport 4789 accept",),
+        "nft insert rule inet fw in udp dport 4789 accept",
         maybe=(DOWN,),  # in the kernel datapath the tunnels pass nft
     ),
     "a VM's private address on the ENI": Break(
         f"ip address add 10.0.0.41/32 dev {ENI}",
-        ("10.0.0.41 of VM 1 is configured on this node itself, .*; find it with .*",),
+        (rf"10.0.0.41 of VM 1 is configured on this node itself \({ENI}\), .*: ip address del 10.0.0.41/32 dev {ENI}",),
         f"ip address del 10.0.0.41/32 dev {ENI}",
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .executor import Executor
+from .executor import Executor, Process
 from .ovs import DAEMONS, OpenVswitch
 
 if TYPE_CHECKING:
@@ -78,6 +78,19 @@ class Host(Executor):
         self.run(["sh", "-ec", _BOOT])
         self.ovs.create()
         self.start_ovs()
+        self.start_watch()
+
+    def start_watch(self) -> None:
+        """Start what heals the node, as systemd does on a real one."""
+        self._watch = self.spawn(["aws-ovs", "watch"])
+
+    def stop_watch(self) -> None:
+        """End it; a heal that it has begun comes to its end before."""
+        if self._watch:
+            self._watch.terminate()
+            self._watch.wait()
+            self._watch = None
+            self.run(["flock", "/run/aws_ovs/lock", "true"], check=False)
 
     def start_ovs(self) -> None:
         """Start the daemons of Open vSwitch that do not run."""
@@ -102,6 +115,7 @@ class Host(Executor):
 
     def reset(self) -> None:
         """Bring the host back to where `boot` left it; what is installed stays."""
+        self.stop_watch()
         self.start_ovs()
         bridges = [name for name in self.ovs.vsctl("list-br").stdout.split() if name != self.own_bridge]
         deletions = [part for name in bridges for part in ("--", "--if-exists", "del-br", name)]
@@ -110,6 +124,9 @@ class Host(Executor):
         self.run(["ovs-appctl", "dpctl/flush-conntrack"], check=False)
         self.run(["sh", "-ec", _FORGET])
         self.run(["sh", "-ec", _BOOT])
+        self.start_watch()
+
+    _watch: Process | None = None
 
     own_bridge = ""
     """A bridge that is the lab's."""

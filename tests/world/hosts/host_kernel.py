@@ -22,6 +22,7 @@ SLOTS = 64
 _ENI_TAP = "eni"
 _GUEST_MTU = 9216
 _SETTLE_S = 120
+_WATCH = "aws_ovs-watch.service"
 _INIT, _SYSTEMD = "/usr/lib/lab/init", "/lib/systemd/systemd"
 
 # ovs-vswitchd 3.1.0 that starts in the first ten seconds never gets a packet from the kernel.
@@ -139,6 +140,14 @@ class SystemdHost(KernelHost):
     def start_ovs(self) -> None:
         """See `Host.start_ovs`."""
         self.run(["systemctl", "start", "openvswitch-switch"], timeout=120)
+
+    def start_watch(self) -> None:
+        """See `Host.start_watch`."""
+        self.run(["systemctl", "start", _WATCH])
+
+    def stop_watch(self) -> None:
+        """See `Host.stop_watch`."""
+        self.run(["systemctl", "stop", _WATCH])
 
     def reboot(self) -> None:
         """Reboot, and wait until systemd has started everything; its VMs must be gone."""
