@@ -30,6 +30,10 @@ UNITS=/usr/lib/systemd/system
 TIMER=aws_ovs-reconcile.timer
 ENABLED=/etc/systemd/system/timers.target.wants/$TIMER
 VSWITCHD=ovs-vswitchd.service.d # what the driver adds to Open vSwitch's unit
+WATCH=aws_ovs-watch.service
+NETWORKD=/etc/systemd/networkd.conf.d
+CLOUD_INIT=/etc/cloud/cloud.cfg.d
+ALIASES=ec2net_alias.conf # with which amazon-ec2-net-utils gives the host the addresses of its VMs
 COMPLETIONS=/usr/share/bash-completion/completions
 BACKUP=$ONED_CONF.before-aws_ovs
 
@@ -46,7 +50,8 @@ Usage: install.sh --frontend | --node | --uninstall [--frontend] [--node]   [--d
   --dry-run    print each change, make none
   --help       print this text
 
-Both parts may be on one machine. Nothing is started now, and only the timer is stopped, when it is removed.
+Both parts may be on one machine. Nothing is started now but $WATCH, and stopped when removed are only that
+and the timer.
 Python packages come from where pip is configured to find them (PIP_INDEX_URL, PIP_NO_INDEX and PIP_FIND_LINKS are honoured).
 END
 }
@@ -297,6 +302,7 @@ drop_units() { # PART
     if [[ $1 == node ]]; then
         drop_all "$SOURCE/share/systemd/node/$VSWITCHD" "$UNITS/$VSWITCHD"
         drop_empty "$UNITS/$VSWITCHD" "files that are not the driver's"
+        [[ ! -e $UNITS/$WATCH || ! -d /run/systemd/system ]] || change "stop $WATCH" systemctl --quiet stop "$WATCH"
     else
         [[ ! -L $ENABLED || ! -d /run/systemd/system ]] || change "stop and disable $TIMER" systemctl --quiet disable --now "$TIMER"
         drop "$ENABLED"
@@ -353,7 +359,32 @@ install_node() {
     put "$SOURCE/share/tmpfiles/aws_ovs.conf" "$TMPFILES" 644 root:root
     put "$SOURCE/share/sysctl/60-aws_ovs.conf" "$SYSCTL" 644 root:root
     put "$SOURCE/share/sudoers/aws_ovs" "$SUDOERS" 440 root:root
+    others
     units node
+    [[ $CHANGES == 0 || ! -d /run/systemd/system ]] || change "start $WATCH" systemctl --quiet restart "$WATCH"
+}
+
+others() { # what keeps the host's other tools from the driver's rule and routes, and from the addresses of VMs
+    local eni
+    [[ ! -d $CLOUD_INIT ]] || put "$SOURCE/share/cloud-init/aws_ovs.cfg" "$CLOUD_INIT/95-aws_ovs.cfg" 644 root:root
+    [[ -d /etc/systemd ]] || return 0
+    directory "$NETWORKD" 755 root:root
+    put "$SOURCE/share/networkd/aws_ovs.conf" "$NETWORKD/aws_ovs.conf" 644 root:root
+    eni=$(ip -4 -o route show default | sed -nE '1s/.* dev ([^ ]+).*/\1/p')
+    [[ -n $eni ]] || return 0
+    directory "/etc/systemd/network/70-$eni.network.d" 755 root:root
+    put "$SOURCE/share/networkd/$ALIASES" "/etc/systemd/network/70-$eni.network.d/$ALIASES" 644 root:root
+}
+
+drop_others() {
+    local file
+    drop "$CLOUD_INIT/95-aws_ovs.cfg" "$NETWORKD/aws_ovs.conf"
+    drop_empty "$NETWORKD" "files that are not the driver's"
+    for file in /etc/systemd/network/70-*.network.d/"$ALIASES"; do
+        cmp -s "$SOURCE/share/networkd/$ALIASES" "$file" || continue
+        drop "$file"
+        drop_empty "${file%/*}" "files that are not the driver's"
+    done
 }
 
 uninstall_frontend() {
@@ -374,6 +405,7 @@ uninstall_frontend() {
 
 uninstall_node() {
     drop_units node
+    drop_others
     drop "$SUDOERS" "$PROGRAM" "$SYSCTL" "$TMPFILES"
     if [[ -n $(find "$RUN/vms" -type f -print -quit 2>/dev/null) ]]; then
         echo "left: $RUN, which holds the state of VMs that run here; remove it with: rm -r $RUN"

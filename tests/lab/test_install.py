@@ -126,12 +126,14 @@ def test_systemd_restores_a_node_whenever_open_vswitch_starts(machine: Machine) 
     _record(machine, "systemctl")
     machine.install("--node")
     assert machine.run(["stat", "-c", "%a %U:%G", RESTORE, DROP_IN]).stdout == "644 root:root\n" * 2
-    assert machine.read("/run/asked") == "systemctl daemon-reload\n", "nothing is started"
+    asked = "systemctl daemon-reload\nsystemctl --quiet restart aws_ovs-watch.service\n"
+    assert machine.read("/run/asked") == asked, "nothing else is started"
     if machine.run(["sh", "-c", "command -v systemd-analyze"], check=False).returncode == 0:
         assert machine.run(["systemd-analyze", "verify", RESTORE]).stderr == ""
-    assert _commands(machine, DROP_IN, "ExecStartPost") == [
-        "/usr/bin/systemctl --no-block start aws_ovs-restore.service"
-    ]
+    started = [f"/usr/bin/systemctl --no-block start aws_ovs-{name}.service" for name in ("restore", "watch")]
+    assert _commands(machine, DROP_IN, "ExecStartPost") == started
+    if machine.run(["sh", "-c", "command -v systemd-analyze"], check=False).returncode == 0:
+        assert machine.run(["systemd-analyze", "verify", f"{UNITS}/aws_ovs-watch.service"]).stderr == ""
     (command,) = _commands(machine, RESTORE, "ExecStart")
     done = machine.run(command.split(), check=False)
     assert (done.returncode, done.stderr.split()[:2]) == (1, ["aws-ovs:", "restore:"]), "this machine has no ENI"
@@ -139,9 +141,42 @@ def test_systemd_restores_a_node_whenever_open_vswitch_starts(machine: Machine) 
     machine.write(f"{DROP_IN}.of-the-administrator", "")
     machine.run(["rm", "/run/asked"])
     assert f"left: {UNITS}/ovs-vswitchd.service.d" in machine.install("--uninstall")
-    assert machine.read("/run/asked") == "systemctl daemon-reload\n", "no running service is stopped"
+    asked = "systemctl --quiet stop aws_ovs-watch.service\nsystemctl daemon-reload\n"
+    assert machine.read("/run/asked") == asked, "no other service is stopped"
     assert machine.run(["test", "-e", RESTORE], check=False).returncode == 1
     assert machine.run(["test", "-e", DROP_IN], check=False).returncode == 1
+
+
+def test_other_tools_of_the_host_keep_their_hands_off(machine: Machine) -> None:
+    """What they read says so, beside what the administrator has there; and nothing of it stays."""
+    eni = machine.run(["sh", "-c", "ip -4 -o route show default | sed -nE '1s/.* dev ([^ ]+).*/\\1/p'"]).stdout.strip()
+    networkd, aliases = "/etc/systemd/networkd.conf.d", f"/etc/systemd/network/70-{eni}.network.d"
+    machine.run(["mkdir", "-p", networkd, "/etc/cloud/cloud.cfg.d", "/run/systemd/network"])
+    machine.write(f"{networkd}/own.conf", "[Network]\nSpeedMeter=yes\n")
+    announced = machine.install("--node", "--dry-run")
+    machine.install("--node")
+    paths = [
+        f"{networkd}/aws_ovs.conf",
+        "/etc/cloud/cloud.cfg.d/95-aws_ovs.cfg",
+        *([f"{aliases}/ec2net_alias.conf"] if eni else []),
+    ]
+    for path in paths:
+        assert f"would install {path}\n" in announced
+        assert machine.run(["stat", "-c", "%a %U:%G", path]).stdout == "644 root:root\n"
+    settings = machine.read(paths[0]).splitlines()
+    assert {"[Network]", "ManageForeignRoutingPolicyRules=no", "ManageForeignRoutes=no"} <= set(settings)
+    if eni and machine.run(["sh", "-c", "command -v systemd-analyze"], check=False).returncode == 0:
+        # As amazon-ec2-net-utils does.
+        machine.run(["mkdir", "-p", f"/run/systemd/network/70-{eni}.network.d"])
+        machine.write(f"/run/systemd/network/70-{eni}.network", "[Match]\nDriver=ena\n")
+        machine.write(f"/run/systemd/network/70-{eni}.network.d/ec2net_alias.conf", "[Address]\nAddress=10.0.0.41/32\n")
+        machine.write(f"/run/systemd/network/70-{eni}.network.d/eni.conf", "[Network]\nDHCP=yes\n")
+        read = machine.run(["systemd-analyze", "cat-config", f"systemd/network/70-{eni}.network"]).stdout
+        assert "DHCP=yes" in read
+        assert "10.0.0.41" not in read
+    machine.install("--uninstall", "--node")
+    assert [path for path in paths if machine.run(["test", "-e", path], check=False).returncode == 0] == []
+    assert machine.read(f"{networkd}/own.conf").startswith("[Network]")
 
 
 def _commands(machine: Machine, path: str, key: str) -> list[str]:
