@@ -361,7 +361,7 @@ def test_a_document_that_means_harm_costs_little_and_is_a_sentence(host: Host) -
         assert "VM" in error, name
         assert "root:" not in error, name
         assert len(error) < 1000, name
-        assert time.monotonic() - started < 10, name
+        assert time.monotonic() - started < 60, name  # a second or two when nobody else is at work
     assert "is larger than" in refused(shell(host, "head -c 1G /dev/zero | $P pre"))
 
 
