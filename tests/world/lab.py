@@ -129,11 +129,18 @@ class Lab:
             list(pool.map(do, self.hosts.values()))
 
     def push_peers(self) -> None:
-        """Tell every host which hosts there are and which addresses are whose, as the front-end does.
+        """Tell every host the peer list, as the front-end does.
 
         Raises:
             CommandError: a host refused.
         """
+        text = self.peer_list()
+        self._everywhere(
+            lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=text)
+        )
+
+    def peer_list(self) -> str:
+        """Which hosts there are, and which addresses are whose."""
         instances = {name: host.instance for name, host in self.hosts.items()}
         told = {
             "peers": [{"name": name, "vtep": instance.private_ip} for name, instance in instances.items()],
@@ -141,10 +148,7 @@ class Lab:
             "node_addresses": [instance.public_ip for instance in instances.values() if instance.public_ip],
             "private_ips": sorted(self._private_ips),
         }
-        text = json.dumps(told)
-        self._everywhere(
-            lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=text)
-        )
+        return json.dumps(told)
 
     def tunnels(self, host: str) -> dict[str, str]:
         """The states of a host's tunnels by peer, once none is down or BFD has had its time to find them up."""

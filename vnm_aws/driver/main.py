@@ -88,8 +88,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the verb that `argv` names after the program, and return the exit code; without, be the program itself."""
-    if argv is None:
-        _take_nothing_over()
+    trouble = _take_nothing_over() if argv is None else ""
     _, *words = sys.argv if argv is None else argv
     if not words or words[0] in ("--help", "-h", "help"):
         print(usage(), end="")
@@ -109,18 +108,23 @@ def main(argv: list[str] | None = None) -> int:
     ):
         print(f"aws-ovs: cannot take {' '.join([name, *words])[:200]!r}; see 'aws-ovs --help'", file=sys.stderr)
         return 2
-    return _report(name, verb, options, " ".join([name, *arguments]))
+    line = " ".join([name, *arguments])
+    return _fail(name, verb, line, trouble) if trouble else _report(name, verb, options, line)
 
 
-def _take_nothing_over() -> None:
-    """Be the same whoever has started us: sudo, and a shell of root even more, hands over more than words and a document.
+def _take_nothing_over() -> str:
+    """Be the same whoever has started us, and return why that is not possible.
 
-    The environment names tools, directories for temporary files and encodings, the umask decides who may read our files,
-    an ignored SIGCHLD hides how tools ended, and a file of ours would get the number of a standard file that is closed.
+    sudo, and a shell of root even more, hands over more than words and a document. The environment names tools,
+    directories for temporary files and encodings, the umask decides who may read our files, an ignored SIGCHLD hides how
+    tools ended, and a file of ours would get the number of a standard file that is closed.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
+    try:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(descriptor)
+    except OSError as error:
+        return f"{os.devnull} cannot be opened ({error.strerror}); look at it: ls -l {os.devnull}"
     for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
         stream = open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
@@ -128,6 +132,7 @@ def _take_nothing_over() -> None:
     os.environ.update(ENVIRONMENT)
     os.umask(0o022)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return ""
 
 
 def usage() -> str:

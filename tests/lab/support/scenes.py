@@ -123,7 +123,7 @@ def peers(lab: Lab) -> Scene:
     """One node leaves the mesh, one joins it, one has another name; a VM runs."""
     _running(lab, _DOCUMENT)
     vteps = [host.instance.private_ip for host in lab.hosts.values()]
-    before = _peers(h1=vteps[0], h2=vteps[1], h3=vteps[2])
+    before = Action("peers", (), lab.peer_list().encode())
     return _scene(lab, _peers(h1=vteps[0], other=vteps[1], h9="10.0.0.99"), before)
 
 
