@@ -32,29 +32,31 @@ def _marked(case: Case) -> bytes:
     return wire.with_payload(frame, mark) if wire.is_udp(frame) else frame.ljust(60, b"\0") + mark
 
 
-def _deploy(lab: Lab, nics: tuple[Nic, ...]) -> None:
-    for nic in nics:
+def astray(lab: Lab, senders: tuple[Nic, ...] = SENDERS, receivers: tuple[Nic, ...] = RECEIVERS) -> list[str]:
+    """Send the frames of some guests in a fresh lab: those that did not arrive where they should, or elsewhere too."""
+    for nic in (*senders, *receivers):
         segment.start(lab, segment.document(nic.vm_id, nic.ip, **nic.settings), nic.host)
-
-
-def test_every_frame_arrives_where_it_may_and_nowhere_else(fresh_lab: Lab) -> None:
-    lab = fresh_lab
-    _deploy(lab, (*SENDERS, *RECEIVERS))
-    for sender in SENDERS:
+    for sender in senders:
         assert checks.reaches(checks.ping(lab.guest(sender.vm_id), sender.ip, FAR.ip, count=1))
+    cases = [case for case in CASES if case.sender in senders]
     with wire.Watch() as watch:
-        for nic in RECEIVERS:
+        for nic in receivers:
             watch.card(nic.name, lab.guest(nic.vm_id), "eth0")
         watch.card("node", lab.hosts["h1"], "aws_gw")
         watch.add("internet", lab.vpc.internet_spawn(wire.watcher("")))
-        for sender in SENDERS:
-            wire.send(lab.guest(sender.vm_id), "eth0", [_marked(case) for case in CASES if case.sender is sender])
+        for sender in senders:
+            wire.send(lab.guest(sender.vm_id), "eth0", [_marked(case) for case in cases if case.sender is sender])
         time.sleep(_SETTLE_S * lab.hosts["h1"].slowness)
     wrong = []
-    for case in CASES:
+    for case in cases:
         arrived = {name for name, numbers in watch.seen.items() if case.number in numbers}
-        if arrived != case.row.arrives:
+        if arrived != case.row.arrives & watch.seen.keys():
             wanted, seen = (" ".join(sorted(names)) or "nobody" for names in (case.row.arrives, arrived))
             wrong.append(f"{case.row.what} ({case.sender.name}): {wanted}; arrived: {seen}")
+    return wrong
+
+
+def test_every_frame_arrives_where_it_may_and_nowhere_else(fresh_lab: Lab) -> None:
+    wrong = astray(fresh_lab)
     assert not wrong, "\n".join(wrong)
-    assert "down" not in lab.tunnels("h2").values()
+    assert "down" not in fresh_lab.tunnels("h2").values()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.lab.frames import FAR, FILTERED, NEAR
 from tests.lab.support import checks, promise
 from tests.lab.support.alive import Neighbours, remains
+from tests.lab.test_frames import astray
 from tests.lab.test_operations import last
 from tests.world.hosts.host import ENI, ENI_MTU
 from tests.world.lab import Lab
@@ -32,6 +34,11 @@ def test_a_vm_lives(fresh_lab: Lab) -> None:
     assert neighbours.alive(promise.on_host(DOCUMENT, "h2")) == []
     lab.play(promise.terminate(DOCUMENT, "h2"))
     assert remains(lab, DOCUMENT) == []
+
+
+def test_what_a_usual_guest_sends_arrives_where_it_may_and_nowhere_else(fresh_lab: Lab) -> None:
+    wrong = astray(fresh_lab, (FILTERED,), (NEAR, FAR))
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.only_on("kernel", reason="the userspace datapath drops what is too big and says nothing")
