@@ -42,7 +42,10 @@ def host(fresh_lab: Lab) -> Host:
 
 
 def mesh(lab: Lab) -> str:
-    return digest(PeerList([Peer(name, one.instance.private_ip) for name, one in lab.hosts.items()]))
+    instances = {name: host.instance for name, host in lab.hosts.items()}
+    peers = [Peer(name, instance.private_ip) for name, instance in instances.items()]
+    public = tuple(instance.public_ip for instance in instances.values() if instance.public_ip)
+    return digest(PeerList(peers, (lab.ec2.vpc_cidr,), public))
 
 
 def test_it_reports_what_the_front_end_needs_to_know(fresh_lab: Lab, host: Host) -> None:

@@ -50,7 +50,7 @@ def run(node: Node) -> None:
 
 
 def _build(node: Node, stored: state.Stored) -> None:
-    _keep_slots(stored)
+    _keep_slots(state.everything())  # also of ports that are left out
     for changes in plans(node, stored):
         node.commit(changes)
     kernel.ensure(node.underlay, node.config, strangers.private_addresses(node.transit, node.underlay, stored.ports))

@@ -42,6 +42,8 @@ _RESTORE_S = 10.0
 """How long systemd has to restore the node when ovs-vswitchd has started."""
 _LOCK_S = 5.0
 """An action that is at work now sees to all that is not right with the node."""
+_NICE = -10
+"""It works for a few milliseconds, and Elastic IPs are dead until it has: so it comes first on a busy host."""
 _REST_S = 0.01
 """Between two looks: what is changed part by part, by several commands, is put back within a few hundredths of a second."""
 _AT_ONCE, _A_SECOND = 20, 2
@@ -62,6 +64,8 @@ def run() -> None:
     config.load()
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write("aws-ovs-watch")  # for those who look for an action that is at work
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     healer = _Healer()
     network, tables = _listen(netlink.ROUTE, _ROUTE_GROUPS), _listen(netlink.NETFILTER, _NFT_GROUPS)
     depth, credit = _ALL, float(_AT_ONCE)
@@ -126,6 +130,7 @@ class _Healer:
         self._wrong: list[str] = []
         self._pause = _PAUSE_S
         self._seen: dict[Address, float] = {}
+        self._settings = config.Config()
         self._said = ""
 
     def look(self, depth: int) -> None:
@@ -146,7 +151,9 @@ class _Healer:
             self._said = sentence
 
     def _heal(self, depth: int, made_for: dict[str, Any]) -> None:
-        settings = config.load()
+        if depth == _ALL:
+            self._settings = config.load()
+        settings = self._settings
         underlay = eni.find(settings.underlay_interface)
         of_vms = _private_addresses(settings, underlay) if depth > _QUICK else {}
         late = self._late(strangers.taken(of_vms)) if depth > _QUICK else []
