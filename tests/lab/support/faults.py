@@ -164,6 +164,8 @@ def _changes(call: str, text: str) -> bool:
 def to_fail(found: list[Effect], reads: bool = True) -> list[Effect]:
     """The effects that can fail: the kernel never refuses to wait for a child, and Python forks where it cannot vfork.
 
+    Who has the lock is written into it (ftruncate, pwrite64) for people only: nobody fails because that is not possible.
+
     Args:
         found: all of them.
         reads: with those that change nothing; otherwise only the first of each kind.
@@ -171,7 +173,7 @@ def to_fail(found: list[Effect], reads: bool = True) -> list[Effect]:
     seen: set[str] = set()
     kept = []
     for effect in found:
-        if effect.call in ("wait4", "exit_group", "vfork"):
+        if effect.call in ("wait4", "exit_group", "vfork", "ftruncate", "pwrite64"):
             continue
         if effect.changes or reads or effect.call not in seen:
             kept.append(effect)
