@@ -61,10 +61,11 @@ def _at_once(do: Callable[[int], object], numbers: Iterable[int]) -> None:
 
 
 def _state(lab: Lab) -> list[str]:
-    """What is on h1, without what depends on the order: port numbers and transit addresses."""
+    """What is on h1, without what depends on the order: port numbers, transit addresses and slots."""
     text = lab.dump("h1")
     text = re.sub(r"\b198\.1[89]\.\d+\.\d+\b(?!/)", "transit", text)
     text = re.sub(r"load:0x\w+->NXM_NX_REG0\[\]", "load:port->NXM_NX_REG0[]", text)
+    text = re.sub(r"(reg3=0x|meter[:=]|aws_ovs-slot=\"?|\"slot\": ?|load:0x(?=\w+->NXM_NX_REG3))\w+", r"\1slot", text)
     text = re.sub(r"(?m)^(external_ids +: ).*", lambda found: found[1] + " ".join(sorted(found[0].split())), text)
     lines, title = [], ""
     for line in text.splitlines():
