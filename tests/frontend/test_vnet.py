@@ -264,10 +264,6 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"AR": _range("192.168.0.9", 2, AWS_PRIVATE_IP="10.0.0.9")}, "has SIZE '2', but one VM can have that address"),
     ({"AR": _range("192.168.0.9", AWS_PRIVATE_IP="10.0.9")}, "AR: AWS_PRIVATE_IP '10.0.9' is not an IPv4 address"),
     ({"AR": _range("192.168.0.9", EXTERNAL_IP="web")}, "AR: EXTERNAL_IP 'web' is not an IPv4 address"),
-    (
-        {"AR": 'MTU=[ AWS_VPC_ACCESS="YES" ]'},
-        "MTU of the template hides AWS_VPC_ACCESS, which NICs would get; remove MTU",
-    ),
     ({"AWS_VPC_ACCESS": "MAYBE"}, "AWS_VPC_ACCESS 'MAYBE/32' is not an IPv4 prefix"),
     ({"AWS_VPC_ACCESS": "10.0.0.0/16, 10.1.0.1/16"}, "AWS_VPC_ACCESS '10.1.0.1/16' is not an IPv4 prefix"),
     ({"AR": _range("192.168.0.9", AWS_VPC_ACCESS="10.0.0.0/33")}, "AR: AWS_VPC_ACCESS '10.0.0.0/33' is not"),
