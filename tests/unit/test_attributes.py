@@ -11,6 +11,7 @@ import pytest
 
 from vnm_aws import document, names, vm
 from vnm_aws.frontend import validation
+from vnm_aws.overlay import pipeline
 
 REPOSITORY = Path(__file__).parents[2]
 INSTALL = REPOSITORY / "install.sh"
@@ -36,6 +37,16 @@ def in_table(whose: str) -> set[str]:
     """The attributes that the table calls restricted for VMs, or for networks."""
     pattern = rf"(?<!not )restricted for (VMs and )?{whose}|restricted for {whose} and"
     return {name for name, protection in table().items() if re.search(pattern, protection)}
+
+
+def test_the_page_names_tests_modules_and_tables_that_there_are() -> None:
+    text = (REPOSITORY / "docs/security.md").read_text()
+    there = {path.name for path in (REPOSITORY / "tests").rglob("test_*.py")} | {"frames.py"}
+    assert {path.rpartition("/")[2] for path in re.findall(r"`([\w/]*test_\w+\.py|[\w/]*frames\.py)`", text)} <= there
+    for module in re.findall(r"`((?:driver|overlay|underlay|frontend)/[\w/]+\.py)`", text):
+        assert (REPOSITORY / "vnm_aws" / module).is_file(), module
+    tables = {f"{table.value} {table.name}" for table in (*pipeline.VnetTable, *pipeline.OverlayTable)}
+    assert {f"{number} {name}" for number, name in re.findall(r"(\d+) `([A-Z_]+)`", text)} <= tables
 
 
 def shell(variable: str) -> list[str]:
