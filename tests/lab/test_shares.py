@@ -54,7 +54,8 @@ for s in sockets:
 print(answered)
 """
 
-# A connection of its own, then one of each port there is, then again the first; prints how often that was answered.
+# A connection of its own, then one of each port there is, then again the first; prints how often that was answered. A slow
+# machine takes longer than UDP connections are remembered (30 s), so it is used meanwhile.
 _FLOOD = """
 import socket, sys, time
 source, target = sys.argv[1], (sys.argv[2], int(sys.argv[3]))
@@ -71,6 +72,8 @@ for port in range(1024, 65536):
         s.sendto(b"flood", target)
     if port % 256 == 0:
         time.sleep(0.01)
+    if port % 4096 == 0:
+        old.sendto(b"flood", target)
 print(answered + ask())
 """
 
