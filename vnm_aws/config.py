@@ -138,14 +138,30 @@ def _text(path: str) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise AwsOvsError(f"{path} is not a regular file", _AGAIN)
-        keeper = os.stat(os.path.dirname(path) or ".").st_uid  # who can put anything there; root puts no traps
-        is_open = status.st_mode & stat.S_IROTH or keeper in (0, status.st_uid)
-        if is_root and not is_open:  # a hard link to a secret of root, whose text would be seen in an error
+        keeper = os.stat(os.path.dirname(path) or ".").st_uid  # who can put anything there
+        if is_root and not _may_read(
+            keeper, status
+        ):  # a hard link to a secret of root, whose text would be seen in an error
             raise AwsOvsError(f"{path} is another user's file, which not everybody may read", _AGAIN)
         text = file.read(_SIZE_LIMIT + 1)
     if len(text) > _SIZE_LIMIT:
         raise AwsOvsError(f"{path} is larger than {_SIZE_LIMIT} bytes", _AGAIN)
     return text
+
+
+def _may_read(user: int, status: os.stat_result) -> bool:
+    """Tell whether a user may read a file, by its owner, group or mode."""
+    if user in (0, status.st_uid) or status.st_mode & stat.S_IROTH:
+        return True
+    if not status.st_mode & stat.S_IRGRP:
+        return False
+    import pwd  # costs time, and the installed file needs none
+
+    try:
+        entry = pwd.getpwuid(user)
+        return status.st_gid in os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError:
+        return False
 
 
 def _unreadable(path: str, error: OSError) -> AwsOvsError:
