@@ -35,6 +35,9 @@ from .flow import set_network as enter_network
 _RARP = "dl_type=0x8035"  # how a hypervisor announces a VM that has moved
 _ND = "icmp6,icmp_type="
 _SOLICITATION, _ADVERTISEMENT = f"{_ND}135", f"{_ND}136"
+_EXACT = ",icmp_code=0"
+"""Beside nd_target, nd_sll and nd_tll: Open vSwitch tells the kernel of these only when type and code are both matched. Without,
+what the kernel has learned from one packet would hold for all others of that type."""
 _NO_LINK = "00:00:00:00:00:00"
 _REFUSED = (
     # What is not for guests at all, or only from a router or server: AWS_RAW_ETHERNET lets it pass.
@@ -163,12 +166,12 @@ def _neighbours(guest: GuestPort, here: str) -> Iterable[tuple[int, str]]:
         yield 180, f"{_SOLICITATION},{here}"
         yield 180, f"{_ADVERTISEMENT},{here}"
         return
-    yield 150, f"{_SOLICITATION},{here}" + (f",nd_sll={guest.mac}" if guest.filter_mac else "")
+    yield 150, f"{_SOLICITATION},{here}" + (f"{_EXACT},nd_sll={guest.mac}" if guest.filter_mac else "")
     links = [f",nd_tll={link}" for link in (guest.mac, _NO_LINK)] if guest.filter_mac else [""]
     for ip6 in _own_ip6(guest):
-        yield 170, f"{_SOLICITATION},{here},ipv6_src=::,nd_target={ip6}"  # is the address in use? (RFC 4862)
+        yield 170, f"{_SOLICITATION}{_EXACT},{here},ipv6_src=::,nd_target={ip6}"  # is the address in use? (RFC 4862)
         for link in links:
-            yield 150, f"{_ADVERTISEMENT},{here},nd_target={ip6}{link}"
+            yield 150, f"{_ADVERTISEMENT}{_EXACT},{here},nd_target={ip6}{link}"
 
 
 def network(vni: int, patch: int, members: Iterable[Member], everyone: Iterable[Member], gateway_mac: str) -> list[str]:
@@ -214,7 +217,11 @@ def _guard(vni: int) -> list[str]:
     flows = [
         *((200, match, drop) for match in _REFUSED),
         (160, f"{_SOLICITATION},ipv6_src=::", drop),
-        (140, f"{_SOLICITATION},nd_sll={_NO_LINK}", go_on),  # it says nothing of the sender that filters do not know
+        (
+            140,
+            f"{_SOLICITATION}{_EXACT},nd_sll={_NO_LINK}",
+            go_on,
+        ),  # it says nothing of the sender that filters do not know
         (130, _SOLICITATION, drop),
         (130, _ADVERTISEMENT, drop),
         *((10, kind, go_on) for kind in ("arp", "ip", "ipv6", _RARP)),
