@@ -26,6 +26,8 @@ RUN, KEPT = "/run/aws_ovs", "/var/lib/aws_ovs"
 
 PEER_LIST = f"{KEPT}/peers.json"
 """What the front-end has told this node."""
+PEER_LIST_LIMIT = 4 << 20
+"""Bytes of it: more than a VPC full of VMs needs."""
 
 VXLAN_PORT = 4789
 """UDP port of the tunnels: the one that IANA gave to VXLAN."""

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from ..addresses import Prefix
 from ..errors import AwsOvsError
-from ..names import FILTER_IP, FILTER_MAC, PEER_LIST, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
+from ..names import FILTER_IP, FILTER_MAC, PEER_LIST, PEER_LIST_LIMIT, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
 from .guest_port import GuestPort, Mapping
-from .tunnels import SIZE_LIMIT
 
 
 def grant(network_id: int, attribute: str, value: str) -> str:
@@ -32,7 +31,7 @@ class Grants(NamedTuple):
         """Read the stored peer list, which was checked before it was stored; the boot path has no time for more."""
         try:
             with open(PEER_LIST, encoding="utf-8") as file:
-                lines = json.loads(file.read(SIZE_LIMIT)).get("grants")
+                lines = json.loads(file.read(PEER_LIST_LIMIT)).get("grants")
                 return cls(None if lines is None else frozenset(lines))
         except (OSError, ValueError, AttributeError, TypeError):
             return cls(None)

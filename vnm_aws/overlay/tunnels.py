@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from ..addresses import Prefix, ip_to_int, ipv4, shown
 from ..errors import AwsOvsError
-from ..names import OVERLAY, PEER_KEY, PEER_LIST, ROLE, VXLAN_PORT
+from ..names import OVERLAY, PEER_KEY, PEER_LIST, PEER_LIST_LIMIT, ROLE, VXLAN_PORT
 from .bridges import Transaction, is_tunnel, places, port_number, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, select
 from .pipeline import destinations, flow, overlay_bridge
 
 PEERS = PEER_LIST
-SIZE_LIMIT = 4 << 20
+SIZE_LIMIT = PEER_LIST_LIMIT
 
 _BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000", "check_tnl_key": "true"}
 """Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down.
