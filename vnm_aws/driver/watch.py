@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket as socket
 import contextlib
+import gc
 import os
 import select
 import sys
@@ -61,6 +62,7 @@ def run() -> None:
     Raises:
         AwsOvsError: the configuration is not valid.
     """
+    gc.enable()  # the program is for short calls, and does without
     config.load()
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write("aws-ovs-watch")  # for those who look for an action that is at work
