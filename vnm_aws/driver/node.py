@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import __version__, config
@@ -81,16 +81,6 @@ class Node:
             AwsOvsError: the driver's route would take its way.
         """
         eni.refuse_overlap(self.transit, self.underlay, blocks, is_set_up=read_marker() is not None)
-
-    def claim(self, bridge: str, plugged: Collection[str]) -> None:
-        """Make sure that nobody loses anything when a bridge becomes the driver's; `plugged` are the ports of the VM.
-
-        Raises:
-            AwsOvsError: it is somebody else's.
-        """
-        from . import strangers  # only for a bridge that is not marked as the driver's
-
-        strangers.claim(self, bridge, plugged)
 
     def ensure_base(self) -> None:
         """Make sure that the node itself is set up: look at a file and at the kernel, do everything when it is not.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..errors import AwsOvsError
 from ..names import CLAIMS_KEY, NETWORK_KEY, PORT_KEY, ROLE, VNET_KEY
+from ..overlay import bridges
 from ..overlay.bridges import (
     GUEST_KEYS,
     PORT_COLUMNS,
@@ -19,6 +20,7 @@ from ..overlay.bridges import (
 )
 from ..overlay.flows import Change, Observed, changed_flows
 from ..overlay.guest_port import Claim, GuestPort, choose_slot, plan, without
+from ..overlay.openflow import ALL_ANEW
 from ..overlay.ovsdb import Operation, as_dict, ids_include, replace_ids, select
 from ..underlay import eni, netlink
 from ..vm import Leaving, Nic, Vm
@@ -215,6 +217,23 @@ def carry_out(node: Node, observed: Observed, change: Change) -> None:
     bundles = changed_flows(Observed(guests, observed.patches), change, node.config)
     exists = {row["name"] for row in existing}
     node.flow({bridge: lines for bridge, lines in bundles.items() if bridge in exists})
+
+
+def ensure_networks(node: Node, networks: Iterable[tuple[str, int]], plugged: Collection[str]) -> None:
+    """Make the bridges and patch ports of networks, each a bridge and a VNI; `plugged` are the ports of the VM.
+
+    Raises:
+        AwsOvsError: a bridge is somebody else's.
+    """
+
+    def claim(bridge: str) -> None:
+        from . import strangers  # only for a bridge that is not marked as the driver's
+
+        strangers.claim(node, bridge, plugged)
+
+    changes = bridges.plan_networks(node.db, networks, node.config.datapath_type, claim)
+    node.commit(changes)
+    node.flow({bridge: [ALL_ANEW] for bridge in changes.bridges})
 
 
 def require(node: Node, ports: list[GuestPort]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..overlay import bridges
 from ..overlay.flows import Change
 from ..vm import Vm
 from . import state
 from .node import Node
-from .ports import apply, check_mtu, marked_ports, plan_ports, require
+from .ports import apply, check_mtu, ensure_networks, marked_ports, plan_ports, require
 
 
 def run(node: Node, vm: Vm) -> None:
@@ -31,11 +30,7 @@ def run(node: Node, vm: Vm) -> None:
     # After `pre` they are there; an update may bring another VLAN_ID.
     missing = {(port.bridge, port.vni) for port in planned if not observed.patch(port.bridge, port.vni)}
     if missing:
-        plugged = {port.name for port in planned}
-        changes = bridges.plan_networks(
-            node.db, missing, node.config.datapath_type, lambda bridge: node.claim(bridge, plugged)
-        )
-        node.commit(changes)
+        ensure_networks(node, missing, {port.name for port in planned})
         observed = node.observe()
     concerned = {port.nic_id for port in planned}
     rest = [port for port in before if port.nic_id not in concerned]

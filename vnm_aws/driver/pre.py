@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from ..errors import AwsOvsError
-from ..overlay import bridges
-from ..overlay.openflow import ALL_ANEW
 from ..vm import Vm
 from . import state
 from .node import Node
-from .ports import check_mtu, plan_ports, refuse_targets
+from .ports import check_mtu, ensure_networks, plan_ports, refuse_targets
 
 
 def run(node: Node, vm: Vm) -> None:
@@ -29,9 +27,4 @@ def run(node: Node, vm: Vm) -> None:
     node.ensure_base()  # first: what a reboot has left behind takes no address
     plan_ports(node, node.observe(), vm.vm_id, nics, state.load(vm.vm_id) or [])
     networks = {(nic.bridge, nic.vni(node.config.vni_base)) for nic in nics}
-    plugged = {nic.target for nic in nics}
-    changes = bridges.plan_networks(
-        node.db, networks, node.config.datapath_type, lambda bridge: node.claim(bridge, plugged)
-    )
-    node.commit(changes)
-    node.flow({bridge: [ALL_ANEW] for bridge in changes.bridges})
+    ensure_networks(node, networks, {nic.target for nic in nics})
