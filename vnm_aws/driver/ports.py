@@ -62,10 +62,7 @@ def plan_ports(
         _refuse_network(observed, port, next((one for one in known if one.nic_id == nic.nic_id), None))
         for claim in port.claims:
             _refuse_conflict(claim, taken)
-        for address in [
-            *(mapping.outside for mapping in port.mappings),
-            *(shared.private_ip for shared in port.shared),
-        ]:
+        for address in port.private_addresses(node.transit):
             _refuse_own(node, nic, address)
         planned.append(port)
     return planned
@@ -128,7 +125,7 @@ def without_aliases(node: Node, observed: Observed, vm: Leaving, known: list[Gue
 
 
 def _refuse_own(node: Node, nic: Nic, address: str) -> None:
-    if address not in node.transit and eni.is_local(address):
+    if eni.is_local(address):
         places = [str(entry) for entry in netlink.addresses() if entry.address == address]
         what = f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its packets"
         if address == node.underlay.address:

@@ -133,8 +133,7 @@ def private_addresses(transit: Prefix, underlay: Underlay, ports: Iterable[Guest
     with contextlib.suppress(AwsOvsError):  # others tell of a peer list that cannot be read
         of_vms = dict.fromkeys(tunnels.load().private_ips, "a VM")
     for port in ports:
-        outside = [mapping.outside for mapping in port.mappings] + [shared.private_ip for shared in port.shared]
-        of_vms |= {address: f"VM {port.vm_id}" for address in outside if address not in transit}
+        of_vms |= dict.fromkeys(port.private_addresses(transit), f"VM {port.vm_id}")
     of_vms.pop(underlay.address, None)
     return of_vms
 

@@ -141,6 +141,11 @@ class GuestPort(NamedTuple):
             *(shared.claim for shared in self.shared),
         ]
 
+    def private_addresses(self, transit: Prefix) -> list[str]:
+        """List the addresses of the VPC that lead to the guest; the node-side addresses in `transit` are none."""
+        outside = [mapping.outside for mapping in self.mappings] + [shared.private_ip for shared in self.shared]
+        return [address for address in outside if address not in transit]
+
     @property
     def member(self) -> Member:
         """Say what the other ports of the network must know."""
