@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from .. import files
-from ..names import OVERLAY
+from ..names import OVERLAY, PEER_LIST, PEER_LIST_LIMIT
 from ..overlay import tunnels
 from ..overlay.grants import Grants
 from ..overlay.pipeline import overlay_bridge
@@ -23,7 +23,7 @@ def run(node: Node, document: bytes | None) -> None:
     if document is not None:
         tunnels.parse(document)
         if not node.dry_run:
-            files.replace(tunnels.PEERS, document.decode())
+            files.replace(PEER_LIST, document.decode())
     try:
         node.ensure_base()
         _follow(node)
@@ -31,15 +31,16 @@ def run(node: Node, document: bytes | None) -> None:
         if document is not None and not node.dry_run:
             with contextlib.suppress(Exception):
                 if earlier is None:
-                    files.remove(tunnels.PEERS)
+                    files.remove(PEER_LIST)
                 else:
-                    files.replace(tunnels.PEERS, earlier.decode())
+                    files.replace(PEER_LIST, earlier.decode())
                 _follow(node)
         raise
 
 
 def _follow(node: Node) -> None:
-    told, grants = tunnels.load(), Grants.load()
+    told = tunnels.load()
+    grants = Grants.of(told.grants)
     node.refuse_overlap(told.vpc_cidrs)
     if grants != node.grants:
         # What VMs may do has changed: all their flows are made again, in one step.
@@ -61,7 +62,7 @@ def mesh_flows(node: Node, told: tunnels.PeerList) -> list[str]:
 
 def _stored() -> bytes | None:
     try:
-        with open(tunnels.PEERS, "rb") as file:
-            return file.read(tunnels.SIZE_LIMIT + 1)
+        with open(PEER_LIST, "rb") as file:
+            return file.read(PEER_LIST_LIMIT + 1)
     except FileNotFoundError:
         return None

@@ -8,6 +8,7 @@ may do more than any other is what its network grants, whatever the NIC says. A 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..addresses import Prefix
@@ -27,12 +28,16 @@ class Grants(NamedTuple):
     lines: frozenset[str] | None
 
     @classmethod
+    def of(cls, lines: Iterable[str] | None) -> Grants:
+        """Take the lines as the peer list has them."""
+        return cls(None if lines is None else frozenset(lines))
+
+    @classmethod
     def load(cls) -> Grants:
         """Read the stored peer list, which was checked before it was stored; the boot path has no time for more."""
         try:
             with open(PEER_LIST, encoding="utf-8") as file:
-                lines = json.loads(file.read(PEER_LIST_LIMIT)).get("grants")
-                return cls(None if lines is None else frozenset(lines))
+                return cls.of(json.loads(file.read(PEER_LIST_LIMIT)).get("grants"))
         except (OSError, ValueError, AttributeError, TypeError):
             return cls(None)
 

@@ -12,9 +12,6 @@ from .bridges import Transaction, is_tunnel, places, port_number, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, select
 from .pipeline import destinations, flow, overlay_bridge
 
-PEERS = PEER_LIST
-SIZE_LIMIT = PEER_LIST_LIMIT
-
 _BFD = {"enable": "true", "min_rx": "1000", "min_tx": "1000", "check_tnl_key": "true"}
 """Each end says once in 1000 ms that it is there; after three times of silence the tunnel counts as down.
 
@@ -59,8 +56,8 @@ def parse(text: bytes) -> PeerList:
         AwsOvsError: it is not such a document, or names an endpoint twice.
     """
     example = 'send {"peers": [{"name": "h1", "vtep": "10.0.0.11"}]}'
-    if len(text) > SIZE_LIMIT:
-        raise AwsOvsError(f"the peer list is larger than {SIZE_LIMIT} bytes", example)
+    if len(text) > PEER_LIST_LIMIT:
+        raise AwsOvsError(f"the peer list is larger than {PEER_LIST_LIMIT} bytes", example)
     try:
         document = json.loads(text.decode())
         pairs = [(entry["name"], entry["vtep"]) for entry in document["peers"]]
@@ -89,11 +86,11 @@ def _texts(document: dict[str, Any], key: str) -> list[str]:
     return sorted(set(texts))
 
 
-def load(path: str = PEERS) -> PeerList:
+def load(path: str = PEER_LIST) -> PeerList:
     """Load the stored peer list; empty when none was ever sent."""
     try:
         with open(path, "rb") as file:
-            return parse(file.read(SIZE_LIMIT + 1))
+            return parse(file.read(PEER_LIST_LIMIT + 1))
     except FileNotFoundError:
         return PeerList([])
 
