@@ -29,7 +29,6 @@ from . import node as node_module
 
 _ROUTE_GROUPS, _NFT_GROUPS = (1, 5, 7, 8), (7,)
 """RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE and _IPV4_RULE; NFNLGRP_NFTABLES."""
-_SOL_NETLINK, _JOIN = 270, 1
 _LINK_MESSAGES, _ADDRESS_MESSAGES = (16, 17), (20, 21)
 _LINKS = [name.encode() + b"\0" for name in (GATEWAY_PORT, REPAIR_PORT)]
 _TABLES = b"aws_ovs\0"
@@ -69,7 +68,8 @@ def run() -> None:
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     healer = _Healer()
-    network, tables = _listen(netlink.ROUTE, _ROUTE_GROUPS), _listen(netlink.NETFILTER, _NFT_GROUPS)
+    network = netlink.listen(netlink.ROUTE, _ROUTE_GROUPS)
+    tables = netlink.listen(netlink.NETFILTER, _NFT_GROUPS)
     depth, credit = _ALL, float(_AT_ONCE)
     while True:
         since = time.monotonic()
@@ -77,16 +77,6 @@ def run() -> None:
         time.sleep(_REST_S if credit >= 1 else 1 / _A_SECOND)
         depth = _wait(network, tables, healer.next_look)
         credit = min(_AT_ONCE, credit - 1 + (time.monotonic() - since) * _A_SECOND)
-
-
-def _listen(family: int, groups: tuple[int, ...]) -> socket.socket:
-    """Open a socket on which the kernel tells of changes."""
-    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
-    link.bind((0, 0))
-    for group in groups:
-        link.setsockopt(_SOL_NETLINK, _JOIN, group)
-    link.setblocking(False)
-    return link
 
 
 def _wait(network: socket.socket, tables: socket.socket, until: float) -> int:

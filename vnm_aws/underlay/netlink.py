@@ -10,7 +10,7 @@ import contextlib
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..addresses import int_to_ip
@@ -25,7 +25,7 @@ NEW_LINK, DELETE_ADDRESS, NEW_ROUTE, NEW_NEIGHBOUR, NEW_RULE, DELETE_RULE = 0x10
 
 _DUMP, _CHANGE, _REPLACE, _CREATE = 0x301, 0x5, 0x100, 0x400
 _ERROR, _DONE = 2, 3
-_SOL_NETLINK, _STRICT = 270, 12
+_SOL_NETLINK, _JOIN, _STRICT = 270, 1, 12
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _TYPE = 0x3FFF  # the two bits above tell of nesting and byte order
@@ -59,16 +59,8 @@ def ask(question: int, head: bytes, family: int = ROUTE, choice: bytes = b"") ->
     Raises:
         AwsOvsError: the kernel does not answer.
     """
-    body = head + choice
-    request = _HEADER.pack(_HEADER.size + len(body), question, _DUMP, 1, 0) + body
     try:
-        with contextlib.closing(
-            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
-        ) as link:
-            if family == ROUTE:
-                link.setsockopt(_SOL_NETLINK, _STRICT, 1)
-            link.send(request)
-            return list(_answer(link, len(head)))
+        return _exchange(family, question, _DUMP, head, choice)
     except FileNotFoundError:  # there is no such route table
         return []
     except OSError as error:
@@ -82,14 +74,35 @@ def change(kind: int, head: bytes, more: bytes = b"", create: bool = False) -> N
     Raises:
         AwsOvsError: the kernel refuses it.
     """
-    body, flags = head + more, _CHANGE | (_CREATE | _REPLACE if create else 0)
     try:
-        with contextlib.closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, ROUTE)) as link:
-            link.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
-            list(_answer(link, len(head)))
+        _exchange(ROUTE, kind, _CHANGE | (_CREATE | _REPLACE if create else 0), head, more)
     except OSError as error:
         what = f"the kernel refused a change of the node's routes ({error.strerror})"
         raise AwsOvsError(what, "run 'aws-ovs restore' again as root, and see 'dmesg'") from None
+
+
+def _socket(family: int) -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+
+
+def listen(family: int, groups: Iterable[int]) -> socket.socket:
+    """Open a socket on which the kernel tells of changes, each in a message of its groups; reading it waits for none."""
+    link = _socket(family)
+    link.bind((0, 0))
+    for group in groups:
+        link.setsockopt(_SOL_NETLINK, _JOIN, group)
+    link.setblocking(False)
+    return link
+
+
+def _exchange(family: int, kind: int, flags: int, head: bytes, more: bytes) -> list[Entry]:
+    """Send the kernel a message, and read what it answers."""
+    body = head + more
+    with contextlib.closing(_socket(family)) as link:
+        if family == ROUTE:
+            link.setsockopt(_SOL_NETLINK, _STRICT, 1)
+        link.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
+        return list(_answer(link, len(head)))
 
 
 def _answer(link: socket.socket, head: int) -> Iterator[Entry]:
