@@ -11,7 +11,7 @@ from ..addresses import Prefix, int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..document import enabled
 from ..errors import AwsOvsError
-from ..names import ALLOCATION_ID, EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS, VTEP
+from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, RESTRICTED, VPC_ACCESS, VTEP
 from ..overlay.bridges import RESERVED
 from ..vm import MAX_VNI, vpc_access
 from .free_addresses import prefix_of
@@ -22,21 +22,9 @@ from .world import World
 _VNI_STEP = 1 << 20
 """More than there are network IDs: a VNI that a network may choose for itself is no other network's, modulo this."""
 
-
 OF_NICS = {
-    *(
-        PRIVATE_IP,
-        ALLOCATION_ID,
-        EXTERNAL_IP,
-        VPC_ACCESS,
-        RAW_ETHERNET,
-        "GATEWAY",
-        "DNS",
-        "TARGET",
-        "ATTACH",
-        "VLAN_ID",
-    ),
-    *("FILTER_IP_SPOOFING", "FILTER_MAC_SPOOFING", "EXTERNAL_PORT_RANGE", "INTERNAL_PORT_RANGE"),
+    *RESTRICTED,
+    *("TARGET", "ATTACH", "VLAN_ID", "EXTERNAL_PORT_RANGE", "INTERNAL_PORT_RANGE"),
     *("IP6_LINK", "IP6_ULA", "IP6_GLOBAL"),
 }
 """What only administrators may write into NICs: RESTRICTED_VM of install.sh."""
