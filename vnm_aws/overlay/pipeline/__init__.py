@@ -80,6 +80,9 @@ NODE_MAC = "02:a5:0e:00:00:02"
 MULTICAST = "01:00:00:00:00:00/01:00:00:00:00:00"
 """A bit that the MAC of a group has, and that of a sender never."""
 
+RARP = "dl_type=0x8035"
+"""How hypervisors announce a VM that has moved, and nodes their NICs."""
+
 LEARNED_S = 300
 """Seconds after which a bridge forgets where a MAC is that it has learned, as Linux bridges do."""
 

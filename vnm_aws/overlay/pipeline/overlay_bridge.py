@@ -14,6 +14,7 @@ from . import (
     NODE_MAC,
     OUTPUT_PORT,
     OUTPUT_PORT_BITS,
+    RARP,
     SLOT,
     SLOT_MATCH,
     VNI,
@@ -22,7 +23,6 @@ from . import (
     flow,
 )
 
-_RARP = "dl_type=0x8035"
 _INTO_TUNNELS = f"move:{VNI}->NXM_NX_TUN_ID[0..31]"
 
 
@@ -51,7 +51,7 @@ def network(vni: int, patches: Iterable[int], macs: Iterable[str]) -> list[str]:
         *((table.CLASSIFY, 100, f"in_port={patch}", enter_from_guest) for patch in patches),
         (table.CLASSIFY, 50, f"tun_id={vni:#x}", f"{enter},{flow.goto(table.FROM_TUNNEL)}"),
         (table.FROM_GUEST, 10, of_network, from_guest),
-        (table.FROM_TUNNEL, 260, f"{of_network},{_RARP},dl_dst={announcement.ASKING}", answer),
+        (table.FROM_TUNNEL, 260, f"{of_network},{RARP},dl_dst={announcement.ASKING}", answer),
         (table.FROM_TUNNEL, 250, f"{of_network},dl_dst={announcement.GROUPS}", from_tunnel),
         (table.FROM_TUNNEL, 10, of_network, from_tunnel),
         (table.LOCAL, 10, of_network, ",".join(f"output:{patch}" for patch in patches)),

@@ -12,6 +12,7 @@ from . import (
     MULTICAST,
     NODE_MAC,
     OUTPUT_PORT_BITS,
+    RARP,
     SLOT,
     VNI,
     WAS_LEARNED,
@@ -32,7 +33,6 @@ from .flow import (
 )
 from .flow import set_network as enter_network
 
-_RARP = "dl_type=0x8035"  # how a hypervisor announces a VM that has moved
 _ND = "icmp6,icmp_type="
 _SOLICITATION, _ADVERTISEMENT = f"{_ND}135", f"{_ND}136"
 _EXACT = ",icmp_code=0"
@@ -99,7 +99,7 @@ def _answers(cookie: int, here: str, address: str, gateway_mac: str) -> list[str
 def _allowed(guest: GuestPort, here: str) -> Iterable[tuple[int, str]]:
     """Match what a guest may send, as far as its addresses tell: its own, or all where a filter is off."""
     source = f",dl_src={guest.mac}" if guest.filter_mac else ""
-    yield 95, f"{here},{_RARP},dl_src={guest.mac},arp_sha={guest.mac}"
+    yield 95, f"{here},{RARP},dl_src={guest.mac},arp_sha={guest.mac}"
     if not guest.filter_ip:
         yield 90, f"{here}{source}"
         return
@@ -119,7 +119,7 @@ def _allowed(guest: GuestPort, here: str) -> Iterable[tuple[int, str]]:
 def _forbidden(guest: GuestPort, here: str) -> Iterable[tuple[int, str]]:
     """Match what a guest must not send; the last one is all else, a count of what was refused."""
     if guest.raw_ethernet or not guest.filter_ip:
-        yield 94, f"{here},{_RARP}"
+        yield 94, f"{here},{RARP}"
     if guest.raw_ethernet and guest.filter_ip:
         yield from ((80, f"{kind},{here}") for kind in ("arp", "ip", "ipv6"))
     yield 60, here
@@ -224,7 +224,7 @@ def _guard(vni: int) -> list[str]:
         ),  # it says nothing of the sender that filters do not know
         (130, _SOLICITATION, drop),
         (130, _ADVERTISEMENT, drop),
-        *((10, kind, go_on) for kind in ("arp", "ip", "ipv6", _RARP)),
+        *((10, kind, go_on) for kind in ("arp", "ip", "ipv6", RARP)),
     ]
     lines = [add(cookie, Table.GUARD, priority, f"{of_network},{match}", action) for priority, match, action in flows]
     return [*lines, add(cookie, Table.GUARD, 0, of_network, drop)]  # a count of what was refused
