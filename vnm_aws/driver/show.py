@@ -11,7 +11,7 @@ from ..names import OVERLAY
 from ..overlay import openflow, tunnels
 from ..overlay.guest_port import GuestPort
 from ..table import table
-from ..underlay import shares
+from ..underlay import nft
 from . import node as node_module
 from . import state
 from .node import Node
@@ -23,7 +23,7 @@ def gather(node: Node) -> dict[str, Any]:
     """Gather everything that `show` prints, as plain values."""
     seen, ports, observed = tunnels.observe(node.db), state.everything().ports, node.observe()
     plugged, inhabited = set(observed.numbers()), [(port.bridge, port.vni) for port in ports]
-    refused, dropped = shares.refused(), _dropped(ports)
+    refused, dropped = nft.refused(), _dropped(ports)
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()

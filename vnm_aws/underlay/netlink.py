@@ -18,6 +18,8 @@ from ..errors import AwsOvsError
 
 ROUTE, NETFILTER = 0, 12
 """Families of netlink: links, addresses, routes, rules and neighbours; and nftables."""
+IPV4, NETDEV = 2, 5
+"""Families of nft tables."""
 LINKS, ADDRESSES, ROUTES, NEIGHBOURS, RULES, TABLES = 0x12, 0x16, 0x1A, 0x1E, 0x22, 0x0A01
 """Questions: RTM_GETLINK, …, NFT_MSG_GETTABLE."""
 NEW_LINK, DELETE_ADDRESS, NEW_ROUTE, NEW_NEIGHBOUR, NEW_RULE, DELETE_RULE = 0x10, 0x15, 0x18, 0x1C, 0x20, 0x21

@@ -15,8 +15,6 @@ from .eni import Underlay
 _LOADED = f"{RUN}/nft"
 """What the tables were made of, and how nft showed them when they had just been loaded: not as they were written."""
 
-_IPV4, _NETDEV = 2, 5
-"""The families of our tables, as numbers of nftables."""
 _NETDEV_TABLE = f"""\
 table netdev aws_ovs
 delete table netdev aws_ovs
@@ -49,7 +47,7 @@ class Tables(NamedTuple):
         """Say whether a table is not there at all, which is cheap to know."""
         named = [
             entry.text(1)
-            for family in (_IPV4, _NETDEV)
+            for family in (netlink.IPV4, netlink.NETDEV)
             for entry in netlink.ask(netlink.TABLES, bytes((family, 0, 0, 0)), netlink.NETFILTER)
         ]
         return "" if named.count("aws_ovs") == 2 else "the nft tables aws_ovs are not there"
@@ -78,6 +76,11 @@ def show(*arguments: str) -> str:
     import subprocess  # costs 7 ms, and a VM's start asks nothing
 
     return subprocess.run(["nft", *arguments], capture_output=True, text=True).stdout
+
+
+def refused() -> dict[tuple[str, str], int]:
+    """Count the connections that guests were refused, see `shares.refused`."""
+    return shares.refused(show("--json", "list", "set", "ip", "aws_ovs", "refused"))
 
 
 def _listing() -> str:

@@ -11,11 +11,11 @@ the kernel can (NFTA_PAYLOAD_CSUM_OFFSET), so these rules go in over netlink.
 from __future__ import annotations
 
 from ..errors import AwsOvsError
+from .netlink import IPV4, NETDEV
 
 INWARD_CHAIN = "repair_inward"
 OUTWARD_CHAIN = "repair_outward"
 
-_IPV4, _NETDEV = 2, 5
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _SOURCE, _DESTINATION, _CHECKSUM = 12, 16, 10
 _QUOTED = 8
@@ -33,7 +33,7 @@ def _copy(from_offset: int, to_offset: int) -> list[dict[str, int]]:
     return [load, store]
 
 
-RULES = ((_NETDEV, INWARD_CHAIN, _copy(_DESTINATION, _SOURCE)), (_IPV4, OUTWARD_CHAIN, _copy(_SOURCE, _DESTINATION)))
+RULES = ((NETDEV, INWARD_CHAIN, _copy(_DESTINATION, _SOURCE)), (IPV4, OUTWARD_CHAIN, _copy(_SOURCE, _DESTINATION)))
 """Family, chain, and the fields of the rule's payload expressions."""
 
 
