@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ..addresses import Prefix, is_ipv4
 from ..errors import AwsOvsError
@@ -59,38 +60,48 @@ def _rules(groups: _Groups, names: Iterable[str], direction: str) -> list[Rule]:
     return [rule for name in names if name in groups for rule in getattr(groups[name], direction)]
 
 
-def _vxlan(groups: _Groups, names: Iterable[str], direction: str) -> list[Rule]:
-    return [rule for rule in _rules(groups, names, direction) if rule.covers("udp", VXLAN_PORT)]
+class _Gap(NamedTuple):
+    """Hosts with the same groups, and peers with the same groups that no rule of these names."""
+
+    groups: tuple[str, ...]
+    hosts: list[Host]
+    of_peers: tuple[str, ...]
+    peers: list[Host]
+
+
+def _gaps(sets: _Sets, groups: _Groups, direction: str) -> Iterator[_Gap]:
+    """Find the peers that the tunnels of hosts do not reach, or that do not reach them, by `direction` of the rules."""
+    for names, hosts in sets.items():
+        rules = [rule for rule in _rules(groups, names, direction) if rule.covers("udp", VXLAN_PORT)]
+        for of_peers, peers in sets.items():
+            alone = of_peers == names and len(hosts) == 1  # a host has no tunnel to itself
+            out = [peer for peer in peers if not any(_names(rule, of_peers, peer.template[VTEP]) for rule in rules)]
+            if out and not alone:
+                yield _Gap(names, hosts, of_peers, out)
 
 
 def _missing(sets: _Sets, groups: _Groups) -> Iterator[AwsOvsError]:
     """Find the hosts whose tunnels are not let in by others."""
-    for names, hosts in sets.items():
-        for others, peers in _refused(sets, hosts, names, _vxlan(groups, names, "ingress")):
-            what = f"security group {names[0]} of {_named(hosts)} does not let in UDP {VXLAN_PORT} from {_named(peers)}"
-            yield AwsOvsError(what, f"run '{_command(names[0], others[0])}'")
+    for gap in _gaps(sets, groups, "ingress"):
+        what = f"security group {gap.groups[0]} of {_named(gap.hosts)} does not let in UDP {VXLAN_PORT}"
+        yield AwsOvsError(f"{what} from {_named(gap.peers)}", f"run {_let_in(gap)}")
 
 
 def _missing_outwards(sets: _Sets, groups: _Groups) -> Iterator[AwsOvsError]:
-    for names, hosts in sets.items():
-        for others, peers in _refused(sets, hosts, names, _vxlan(groups, names, "egress")):
-            what = f"security group {names[0]} of {_named(hosts)} does not let out UDP {VXLAN_PORT} to {_named(peers)}"
-            rule = (
-                f"IpProtocol=udp,FromPort={VXLAN_PORT},ToPort={VXLAN_PORT},UserIdGroupPairs=[{{GroupId={others[0]}}}]"
-            )
-            command = f'aws ec2 authorize-security-group-egress --group-id {names[0]} --ip-permissions "{rule}"'
-            yield AwsOvsError(what, f"run '{command}'")
+    for gap in _gaps(sets, groups, "egress"):
+        what = f"security group {gap.groups[0]} of {_named(gap.hosts)} does not let out UDP {VXLAN_PORT}"
+        to = f"UserIdGroupPairs=[{{GroupId={gap.of_peers[0]}}}]"
+        rule = f"IpProtocol=udp,FromPort={VXLAN_PORT},ToPort={VXLAN_PORT},{to}"
+        command = f'aws ec2 authorize-security-group-egress --group-id {gap.groups[0]} --ip-permissions "{rule}"'
+        yield AwsOvsError(f"{what} to {_named(gap.peers)}", f"run '{command}'")
 
 
-def _refused(
-    sets: _Sets, hosts: list[Host], own: tuple[str, ...], rules: list[Rule]
-) -> Iterator[tuple[tuple[str, ...], list[Host]]]:
-    """List the peers of hosts that no rule names, by their groups."""
-    for names, peers in sets.items():
-        alone = names == own and len(hosts) == 1  # a host has no tunnel to itself
-        out = [peer for peer in peers if not any(_names(rule, names, peer.template[VTEP]) for rule in rules)]
-        if out and not alone:
-            yield names, out
+def _let_in(gap: _Gap) -> str:
+    """Write the command that closes a gap in what is let in."""
+    return (
+        f"'aws ec2 authorize-security-group-ingress --group-id {gap.groups[0]} --protocol udp --port {VXLAN_PORT} "
+        f"--source-group {gap.of_peers[0]}'"
+    )
 
 
 def _names(rule: Rule, groups: Sequence[str], address: str) -> bool:
@@ -100,13 +111,6 @@ def _names(rule: Rule, groups: Sequence[str], address: str) -> bool:
         bool({*rule.groups} & {*groups})
         or rule.prefix_lists
         or any(cidr == _ALL_IPV4 or address in Prefix(cidr, "a security group's prefix") for cidr in prefixes)
-    )
-
-
-def _command(group: str, source: str) -> str:
-    return (
-        f"aws ec2 authorize-security-group-ingress --group-id {group} --protocol udp --port {VXLAN_PORT} "
-        f"--source-group {source}"
     )
 
 
@@ -134,7 +138,7 @@ def _open(sets: _Sets, groups: _Groups, group: SecurityGroup, rule: Rule, cidr: 
     closed = rule._replace(cidrs=tuple(other for other in rule.cidrs if other != cidr))
     rules = tuple(closed if other == rule else other for other in group.ingress)
     without = {**groups, group.group_id: group._replace(ingress=rules)}
-    first = [error.remedy.removeprefix("run ") for error in _missing(sets, without)]
+    first = [_let_in(gap) for gap in _gaps(sets, without, "ingress")]
     revoke = f"aws ec2 revoke-security-group-ingress --group-id {group.group_id} --protocol udp --port {VXLAN_PORT}"
     return AwsOvsError(what, "run " + ", then ".join([*first, f"'{revoke} --cidr {cidr}'"]))
 
