@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import time
+from collections.abc import Iterator
 
 import pytest
 from lxml import etree
@@ -34,6 +35,15 @@ def host(fresh_lab: Lab) -> Host:
     """A host without VMs, whose tunnels are up."""
     fresh_lab.tunnels("h1")
     return fresh_lab.hosts["h1"]
+
+
+@pytest.fixture
+def configuration(host: Host) -> Iterator[None]:
+    """Keeps the configuration that the test puts something else in the place of, whichever test is first."""
+    kept = "/root/kept.yaml"
+    host.run(["cp", "-p", CONFIGURATION, kept])
+    yield
+    host.run(["sh", "-ec", f"rm -rf {CONFIGURATION}; cp -p {kept} {CONFIGURATION}"])
 
 
 def shell(host: Host, script: str, *, user: str = "oneadmin", stdin: str = "", **more: str) -> tuple[int, str, str]:
@@ -241,45 +251,35 @@ _INSTEAD = {
 }
 
 
+@pytest.mark.usefixtures("configuration")
 def test_what_oneadmin_puts_in_the_configurations_place_is_a_sentence(host: Host) -> None:
     host.run(["sh", "-ec", f"umask 077; echo 'root: {SECRET}' >/etc/aws_ovs_secret"])
-    try:
-        for instead, said in _INSTEAD.items():
-            _configure(host, instead.format(f=CONFIGURATION))
-            for verb, stdin in (("pre", DOCUMENT), ("peers --apply", "")):
-                error = refused(shell(host, f"ulimit -v 300000; $P {verb}", stdin=stdin))
-                assert CONFIGURATION in error, instead
-                assert said in error, instead
-                assert SECRET not in error, instead
-            code, printed, _ = shell(host, "ulimit -v 300000; $P probe")
-            assert (code, SECRET in printed, f'ERROR="{CONFIGURATION}' in printed) == (0, False, True), (
-                instead,
-                printed,
-            )
-    finally:
-        _configure(host, "")
+    for instead, said in _INSTEAD.items():
+        script = f"rm -rf {CONFIGURATION}; {instead.format(f=CONFIGURATION)}"
+        host.run(["sh", "-ec", script], user="oneadmin")
+        for verb, stdin in (("pre", DOCUMENT), ("peers --apply", "")):
+            error = refused(shell(host, f"ulimit -v 300000; $P {verb}", stdin=stdin))
+            assert CONFIGURATION in error, instead
+            assert said in error, instead
+            assert SECRET not in error, instead
+        code, printed, _ = shell(host, "ulimit -v 300000; $P probe")
+        assert (code, SECRET in printed, f'ERROR="{CONFIGURATION}' in printed) == (0, False, True), (
+            instead,
+            printed,
+        )
 
 
+@pytest.mark.usefixtures("configuration")
 def test_a_hard_link_to_a_secret_of_root_is_not_read(host: Host) -> None:
     secret = "/var/tmp/secret"  # on the same file system
     host.run(
         ["sh", "-ec", f"umask 077; echo 'root: {SECRET}' >{secret}; rm {CONFIGURATION}; ln {secret} {CONFIGURATION}"]
     )
-    try:
-        error = refused(shell(host, "$P pre", stdin=DOCUMENT))
-        assert "is another user's file, which not everybody may read; put the one that was installed" in error
-        assert SECRET not in error
-        host.run(["chmod", "644", secret])
-        assert SECRET not in refused(shell(host, "$P pre", stdin=DOCUMENT)), "an unknown key is shown, its value is not"
-    finally:
-        _configure(host, "")
-
-
-def _configure(host: Host, script: str) -> None:
-    """Put something in the configuration's place, as oneadmin; nothing: what was there at first."""
-    kept = f"{CONFIGURATION}.kept"
-    host.run(["sh", "-ec", f"[ -e {kept} ] || cp -p {CONFIGURATION} {kept}"])
-    host.run(["sh", "-ec", f"rm -rf {CONFIGURATION}; " + (script or f"cp -p {kept} {CONFIGURATION}")], user="oneadmin")
+    error = refused(shell(host, "$P pre", stdin=DOCUMENT))
+    assert "is another user's file, which not everybody may read; put the one that was installed" in error
+    assert SECRET not in error
+    host.run(["chmod", "644", secret])
+    assert SECRET not in refused(shell(host, "$P pre", stdin=DOCUMENT)), "an unknown key is shown, its value is not"
 
 
 _PEERS = "/var/lib/aws_ovs/peers.json"
