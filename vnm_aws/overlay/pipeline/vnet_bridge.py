@@ -241,11 +241,14 @@ def _learning(vni: int, patch: int, members: list[Member], everyone: list[Member
     announced = f"{enter_network(vni)},{refuse},{_learn(learned, MOST_LEARNED, how='priority=20')}"
     from_overlay = f"{enter_network(vni)},{_learn(learned, MOST_LEARNED)},{goto(Table.SWITCH)}"
     unknown = _outputs((member.number for member in members if member.any_mac), patch)
-    others = sorted({member.mac for member in everyone if member.mac} | {gateway_mac, NODE_MAC})
+    macs = {member.mac for member in everyone if member.mac}
+    others, elsewhere = sorted(macs | {gateway_mac, NODE_MAC}), sorted(macs - {member.mac for member in members})
     return [
         add(cookie, Table.PORT_SECURITY, 110, f"in_port={patch},dl_dst={announcement.GROUPS}", announced),
         add(cookie, Table.PORT_SECURITY, 100, f"in_port={patch}", from_overlay),
         *(add(cookie, Table.SOURCE, 100, f"{of_network},dl_src={mac}", "drop") for mac in (*others, MULTICAST)),
+        # What comes from the overlay for a NIC on another bridge of this node is no frame to a MAC that nobody knows.
+        *(add(cookie, Table.SWITCH, 50, f"{of_network},dl_dst={mac}", to_overlay(patch)) for mac in elsewhere),
         add(cookie, Table.SWITCH, 10, of_network, f"resubmit(,{Table.LEARNED}),{goto(Table.DELIVER)}"),
         add(cookie, Table.DELIVER, 100, f"{of_network},reg0={patch}", to_overlay(patch)),
         add(cookie, Table.DELIVER, 0, of_network, unknown),
