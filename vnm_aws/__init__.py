@@ -5,7 +5,8 @@ The rooms in their order: each imports only those of lines before its own, see t
     errors, names, table
     addresses, files, journal, processes
     lock, mtu
-    document
+    document, reach
+    rules
     config, vm
     overlay, underlay
     driver, frontend

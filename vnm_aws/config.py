@@ -40,6 +40,7 @@ class Config(NamedTuple):
     lock_timeout: int = 60
     connections_per_address: int = 4096
     flood_limit: int = 200
+    connections_per_nic: int = 16384
 
 
 _RANGES = {
@@ -49,6 +50,7 @@ _RANGES = {
     "lock_timeout": (1, 3600),
     "connections_per_address": (64, 16384),
     "flood_limit": (10, 100_000),
+    "connections_per_nic": (64, 1_000_000),
 }
 
 

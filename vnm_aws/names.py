@@ -36,6 +36,9 @@ CT_ZONE = VXLAN_PORT
 do: by this one an administrator recognises the driver in `conntrack -L -w 4789`."""
 ANSWERS_ZONE = CT_ZONE + 1
 """The zone of connection tracking for who has come to a guest from private addresses, and may be answered."""
+NIC_ZONES = 16384
+"""The zones of connection tracking of NICs with security groups come after this one, in the order of their slots."""
+MOST_SLOTS = 65535 - NIC_ZONES
 ROUTE_TABLE = VXLAN_PORT
 """Table of the route to the VMs. Nobody else has reason to take this number, and whoever sees it thinks of VXLAN."""
 RULE_PRIORITY = VXLAN_PORT

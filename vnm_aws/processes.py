@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ class Tool(NamedTuple):
     name: str
     pid: int
     errors: int
+
+
+def since_boot() -> int:
+    """Tell the time in seconds since the node's boot, in which /proc tells when processes were started."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def start(argv: Sequence[str], stdin: str = "") -> Tool:

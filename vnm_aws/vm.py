@@ -11,12 +11,11 @@ from . import addresses, document, mtu
 from .document import Fields
 from .errors import AwsOvsError
 from .names import FILTER_IP, FILTER_MAC, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
+from .reach import dns_servers, vpc_access
+from .rules import Groups, Rule
 
 DRIVER = "aws_ovs"
 MAX_VNI = 0xFFFFFF
-_ANYWHERE = "0.0.0.0/0"
-_MOST_PREFIXES = 64
-_MOST_DNS_SERVERS = 8
 
 
 class PortRange(NamedTuple):
@@ -65,6 +64,8 @@ class Nic(NamedTuple):
     """Prefixes of private addresses that the guest may reach outside its network."""
     dns: tuple[str, ...]
     aliases: tuple[Alias, ...]
+    rules: tuple[Rule, ...] | None
+    """Of its security groups, which govern the addresses of its aliases, too; None when it has no groups."""
 
     def vni(self, vni_base: int) -> int:
         """Return VLAN_ID, or for a VNET older than the driver `vni_base` + NETWORK_ID: the same on every node."""
@@ -211,30 +212,11 @@ def _vm(root: etree._Element, attached: list[etree._Element]) -> Vm:
     return Vm(
         vm_id,
         hostnames[-1] if hostnames else "",
-        _nics(vm_id, nics, aliases, _context_mtus(root)),
+        _nics(vm_id, nics, aliases, _context_mtus(root), Groups(root)),
         bool(attached),
         passthrough,
         tuple(target for target, own in targets.items() if target not in ("", own)),
     )
-
-
-def dns_servers(text: str) -> tuple[str, ...]:
-    """List the IPv4 addresses in DNS; what else is there concerns the guest only."""
-    return tuple(dict.fromkeys(filter(addresses.is_ipv4, text.replace(",", " ").split())))[:_MOST_DNS_SERVERS]
-
-
-def vpc_access(text: str, what: str) -> tuple[str, ...]:
-    """Read AWS_VPC_ACCESS: NO, YES, or prefixes and addresses with blanks or commas between them."""
-    if text.upper() in ("", "NO"):
-        return ()
-    if text.upper() == "YES":
-        return (_ANYWHERE,)
-    words = text.replace(",", " ").split()
-    if len(words) > _MOST_PREFIXES:
-        what = f"{what} has {len(words)} prefixes, more than {_MOST_PREFIXES}"
-        raise AwsOvsError(what, "join some of them into larger ones")
-    prefixes = (word if "/" in word else f"{word}/32" for word in words)
-    return tuple(str(addresses.Prefix(prefix, what)) for prefix in prefixes)
 
 
 def _is_passthrough(element: etree._Element) -> bool:
@@ -307,7 +289,7 @@ class _NicFields(Fields):
 
 
 def _nics(
-    vm_id: int, fields: list[_NicFields], aliases: list[_NicFields], guest_mtus: dict[str, str]
+    vm_id: int, fields: list[_NicFields], aliases: list[_NicFields], guest_mtus: dict[str, str], groups: Groups
 ) -> tuple[Nic, ...]:
     ours = [nic for nic in fields if nic.driver == DRIVER]
     drivers = {nic.text("NIC_ID"): nic.driver for nic in fields}
@@ -321,12 +303,13 @@ def _nics(
             other = addresses.shown(drivers[parent])
             raise AwsOvsError(f"{what} belongs to driver {other}", f"attach it to a NIC of {DRIVER}")
     _refuse_twice("NIC_ID", [nic.text("NIC_ID") for nic in ours])
-    nics = tuple(
-        _nic(vm_id, nic, [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")], guest_mtus)
-        for nic in ours
-    )
+    nics = []
+    for nic in ours:
+        own = [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")]
+        rules = groups.of_nic(nic.text("SECURITY_GROUPS"), nic.what("SECURITY_GROUPS"))
+        nics.append(_nic(vm_id, nic, own, guest_mtus, rules))
     _refuse_twice(PRIVATE_IP, [ip for nic in nics for ip, ports in nic.private_addresses() if ip and not ports])
-    return nics
+    return tuple(nics)
 
 
 def _refuse_twice(key: str, values: list[str]) -> None:
@@ -344,7 +327,13 @@ def _context_mtus(root: etree._Element) -> dict[str, str]:
     }
 
 
-def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: dict[str, str]) -> Nic:
+def _nic(
+    vm_id: int,
+    fields: _NicFields,
+    aliases: list[_NicFields],
+    guest_mtus: dict[str, str],
+    rules: tuple[Rule, ...] | None,
+) -> Nic:
     ip = fields.address("IP")
     gateway = fields.address("GATEWAY")
     if gateway and gateway == ip:
@@ -375,6 +364,7 @@ def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: 
         vpc_access=fields.vpc_access(),
         dns=dns_servers(fields.text("DNS")),
         aliases=tuple(_alias(alias, ip) for alias in aliases),
+        rules=rules,
     )
 
 

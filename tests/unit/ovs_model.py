@@ -10,7 +10,7 @@ from vnm_aws.config import Config
 from vnm_aws.driver import restore, state
 from vnm_aws.driver.node import Node
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay import meters, openflow
+from vnm_aws.overlay import limits, messages, openflow
 from vnm_aws.overlay.ovsdb import Operation, Ovsdb, as_dict, as_list
 from vnm_aws.underlay.eni import Underlay
 
@@ -193,9 +193,9 @@ class FlowTables:
             if bridge not in known:
                 raise AwsOvsError(f"{bridge} is not a bridge", "create it")
             flows = dict(self.bridges.get(bridge, {}))
-            for line in filter(meters.is_meter, lines):
-                self._meter(bridge, flows, line)
-            for line in itertools.filterfalse(meters.is_meter, lines):
+            for line in filter(messages.is_message, lines):
+                self._message(bridge, flows, line)
+            for line in itertools.filterfalse(messages.is_message, itertools.filterfalse(limits.is_limit, lines)):
                 self._line(flows, line)
             self.bridges[bridge] = flows
             named = {meter for _, actions in flows.values() for meter in _METER.findall(actions)}
@@ -211,8 +211,10 @@ class FlowTables:
             if owner & mask == value & mask
         ]
 
-    def _meter(self, bridge: str, flows: dict[str, tuple[int, str]], line: str) -> None:
-        _, verb, number, _ = line.split()
+    def _message(self, bridge: str, flows: dict[str, tuple[int, str]], line: str) -> None:
+        kind, verb, number, *_ = line.split()
+        if kind == "zone":
+            return
         assert verb in ("new", "keep", "adjust"), line
         if verb == "new":
             for match in [match for match, (_, actions) in flows.items() if number in _METER.findall(actions)]:

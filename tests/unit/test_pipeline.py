@@ -29,17 +29,19 @@ def test_every_flow_of_a_port_carries_its_cookie() -> None:
 
 
 def test_a_vm_is_deleted_without_its_neighbour() -> None:
-    for line, cookie in zip(flow.delete_vm(1), (flow.port_cookie, flow.learned_at_port), strict=True):
+    for line, cookie in zip(
+        flow.delete_vm(1), (flow.port_cookie, flow.learned_at_port, flow.answers, flow.picked_up), strict=True
+    ):
         value, mask = (int(part, 16) for part in line.partition("cookie=")[2].split("/"))
         assert cookie(1, 65535) & mask == value
         assert cookie(2, 0) & mask != value
         assert flow.NODE_COOKIE & mask != value
 
 
-def test_what_is_learned_is_told_from_what_is_written() -> None:
+def test_what_is_passing_is_told_from_what_is_written() -> None:
     learned = (flow.learned_at_port(5, 1), flow.learned_in_network(100))
     written = (flow.port_cookie(5, 1), flow.network_cookie(100), flow.NODE_COOKIE, 0)
-    assert [flow.is_learned(cookie) for cookie in (*learned, *written)] == [True] * 2 + [False] * 4
+    assert [flow.is_passing(cookie) for cookie in (*learned, *written)] == [True] * 2 + [False] * 4
     assert (
         comparison.cookie(f"-table=30 cookie={learned[1]:#x} hard_timeout=300 reg1=0x64 actions=output:1") == learned[1]
     )
@@ -72,7 +74,7 @@ def test_what_a_port_floods_passes_its_meters() -> None:
 
 
 def member(number: int, any_mac: bool = False) -> Member:
-    return Member(f"02:00:00:00:00:{number:02x}", any_mac, ("192.168.0.1",), number)
+    return Member(f"02:00:00:00:00:{number:02x}", any_mac, ("192.168.0.1",), 0, number)
 
 
 @pytest.mark.parametrize("any_mac", [False, True])

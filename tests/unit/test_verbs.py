@@ -63,7 +63,9 @@ def test_a_verb_has_a_module_that_takes_what_the_table_says(name: str) -> None:
     verb = VERBS[name]
     run = importlib.import_module(f"vnm_aws.driver.{verb.module or name}").run
     second = {"VM document": "vm", "peer list": "document"}.get(verb.stdin, "as_json" if verb.option else "")
-    assert list(inspect.signature(run).parameters) == ["node"] * verb.locks + [second] * bool(second)
+    assert list(inspect.signature(run).parameters) == ["node"] * verb.locks + [second] * bool(second) + ["origin"] * (
+        verb.module == "post" or name == "post"
+    )
 
 
 @pytest.mark.parametrize(

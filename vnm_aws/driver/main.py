@@ -38,6 +38,8 @@ class Verb(NamedTuple):
     """The function of vm.py that reads the VM document."""
     module: str = ""
     """Of this package; nothing when it has the verb's name."""
+    has_origin: bool = False
+    """Whether `run` also gets the last argument, the host from which a VM may have come."""
     locks: bool = True
     """Whether it runs alone, and with the node; without, it gets nothing."""
     for_root: bool = False
@@ -48,7 +50,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "pre": Verb("check the VM's NICs and prepare their bridges", stdin=_VM),
-    "post": Verb("open the NICs' ports", ("DEPLOY_ID", "HOST"), stdin=_VM),
+    "post": Verb("open the NICs' ports", ("DEPLOY_ID", "HOST"), stdin=_VM, has_origin=True),
     "clean": Verb("remove the VM, or the NIC or alias marked ATTACH=YES", ("HOST",), stdin=_VM, reader="parse_leaving"),
     "update_sg": Verb("write the ports of the VM anew", ("DEPLOY_ID",), stdin=_VM, reader="parse_whole", module="post"),
     "update_nic": Verb("", ("DEPLOY_ID", "VNET_ID"), stdin=_VM, reader="parse_whole", module="post"),
@@ -109,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"aws-ovs: cannot take {' '.join([name, *words])[:200]!r}; see 'aws-ovs --help'", file=sys.stderr)
         return 2
     line = " ".join([name, *arguments])
-    return _fail(name, verb, line, trouble) if trouble else _report(name, verb, options, line)
+    return _fail(name, verb, line, trouble) if trouble else _report(name, verb, options, arguments)
 
 
 def _take_nothing_over() -> str:
@@ -144,9 +146,9 @@ def usage() -> str:
     return _USAGE.format(opennebula="\n".join(lines[True]), administrators="\n".join(lines[False]))
 
 
-def _report(name: str, verb: Verb, options: set[str], line: str) -> int:
+def _report(name: str, verb: Verb, options: set[str], arguments: list[str]) -> int:
     """Run a verb; its result goes to the journal, and a failure also to whoever has called."""
-    started = time.monotonic()
+    started, line = time.monotonic(), " ".join([name, *arguments])
     printed = io.StringIO()
     try:
         # The document comes first: nothing is read, locked or changed for one that is not valid.
@@ -162,7 +164,7 @@ def _report(name: str, verb: Verb, options: set[str], line: str) -> int:
             line += f": VM {document.vm_id}" + (f" NIC {nics}" if nics else "")
         try:
             with contextlib.redirect_stdout(printed):
-                code = _run(name, verb, options, document, holder)
+                code = _run(name, verb, options, document, holder, arguments)
         finally:
             # Now that there is no lock any more: whoever reads it may be slow.
             _print(printed.getvalue())
@@ -198,7 +200,7 @@ def _put(text: str, stream: TextIO) -> str:
         return error.strerror or str(error)
 
 
-def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str) -> int:
+def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str, arguments: list[str]) -> int:
     run = __import__(f"{__package__}.{verb.module or name}", fromlist=["run"]).run
     if not verb.locks:
         return run() or 0
@@ -209,7 +211,7 @@ def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str) -
     with held(holder, verb.patience or settings.lock_timeout):
         node = Node.find(settings, dry_run="--dry-run" in options)
         given = [document] if verb.stdin else [verb.option in options] if verb.option else []
-        return run(node, *given) or 0
+        return run(node, *given, *(arguments[-1:] if verb.has_origin else ())) or 0
 
 
 def _fail(name: str, verb: Verb, line: str, sentence: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..underlay import eni, kernel
 
 MARKER = f"{RUN}/node.json"
 NOT_RUNNING = "not running"
+PICK_UP_S = 300
+"""How long a NIC picks up connections that connection tracking does not know."""
 _VSWITCHD_PID = "/run/openvswitch/ovs-vswitchd.pid"
 
 
@@ -47,9 +50,17 @@ class Node:
         underlay = eni.find(settings.underlay_interface)
         return cls(settings, underlay, Ovsdb(), dry_run, look_at_kernel=kernel.glance)
 
-    def limited(self, ports: list[GuestPort]) -> list[GuestPort]:
-        """List guest ports as far as their networks grant what they are."""
-        return [self.grants.limit(port, self.transit) for port in ports]
+    def in_force(self, ports: Iterable[GuestPort]) -> list[GuestPort]:
+        """List guest ports as they are to be here: as far as their networks grant it, and picking up what is to be picked up.
+
+        A new ovs-vswitchd may know no connections.
+        """
+        _, _, ticks = vswitchd().partition(" ")
+        until = int(ticks) // os.sysconf("SC_CLK_TCK") + PICK_UP_S if ticks.isdecimal() else 0
+        return [
+            self.grants.limit(port, self.transit)._replace(picks_up_until=max(port.picks_up_until, until))
+            for port in ports
+        ]
 
     def observe(self) -> flows.Observed:
         """Read our guest and patch ports."""

@@ -49,22 +49,23 @@ def plan_ports(
     taken = _taken(observed, vm_id)
     used = {claim.address for claim, _ in taken if claim.vni is None and claim.ports is None}
     own = {mapping.outside for port in known for mapping in port.mappings}
-    mappings = {port.nic_id: dict(port.mappings) for port in known}
+    formers = {port.nic_id: port for port in known}
     planned: list[GuestPort] = []
     for nic in nics:
         for network_id, private_ip in nic.leases:
             node.grants.refuse_private_ip(network_id, private_ip)
-        kept = mappings.get(nic.nic_id, {})
+        former = formers.get(nic.nic_id)
+        kept = dict(former.mappings) if former else {}
         # What another NIC of the VM has is not free either, planned already or not.
         elsewhere = used | own - set(kept.values())
         port = plan(vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, elsewhere)
         used |= {mapping.outside for mapping in port.mappings}
-        _refuse_network(observed, port, next((one for one in known if one.nic_id == nic.nic_id), None))
+        _refuse_network(observed, port, former)
         for claim in port.claims:
             _refuse_conflict(claim, taken)
         for address in port.private_addresses(node.transit):
             _refuse_own(node, nic, address)
-        planned.append(port)
+        planned.append(port._replace(picks_up_until=former.picks_up_until) if former else port)
     return planned
 
 
@@ -192,7 +193,7 @@ def _save(node: Node, change: Change) -> None:
 
 
 def carry_out(node: Node, observed: Observed, change: Change) -> None:
-    change = change._replace(after=node.limited(change.after))
+    change = change._replace(after=node.in_force(change.after))
     new = change.concerning(change.after)
     # What a port is called is a user's word, what it is marked as is not.
     marks = {mark(change.vm_id, nic_id) for nic_id in change.concerned}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from ..overlay.flows import Change
+from ..overlay.guest_port import GuestPort
+from ..processes import since_boot
 from ..vm import Vm
 from . import state
-from .node import Node
+from .node import PICK_UP_S, Node
 from .ports import apply, check_mtu, ensure_networks, marked_ports, plan_ports, require
 
 
-def run(node: Node, vm: Vm) -> None:
+def run(node: Node, vm: Vm, origin: str = "") -> None:
     """Open the ports that the action is about.
+
+    Args:
+        node: the node.
+        vm: the VM.
+        origin: the host from which it comes, if that is another than where OpenNebula says it is.
 
     Raises:
         AwsOvsError: a NIC cannot work here; the node is as it was before.
@@ -26,6 +33,8 @@ def run(node: Node, vm: Vm) -> None:
     observed = node.observe()
     before = marked_ports(observed, vm.vm_id) if known is None else known
     planned = plan_ports(node, observed, vm.vm_id, nics, before)
+    migrated = bool(origin) and origin != vm.hostname
+    planned = [_picking_up(port, before, migrated) for port in planned]
     require(node, planned)
     # After `pre` they are there; an update may bring another VLAN_ID.
     missing = {(port.bridge, port.vni) for port in planned if not observed.patch(port.bridge, port.vni)}
@@ -40,3 +49,11 @@ def run(node: Node, vm: Vm) -> None:
         rest = []
     after = sorted([*planned, *rest], key=lambda port: port.nic_id)
     apply(node, observed, Change(vm.vm_id, before, after, concerned), known)
+
+
+def _picking_up(port: GuestPort, before: list[GuestPort], migrated: bool) -> GuestPort:
+    """Let a port pick up connections, if it has some that its zone of connection tracking does not know."""
+    former = next((former for former in before if former.nic_id == port.nic_id), None)
+    if port.zone and (migrated if former is None else not former.zone):
+        return port._replace(picks_up_until=since_boot() + PICK_UP_S)
+    return port

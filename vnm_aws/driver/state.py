@@ -19,6 +19,7 @@ from .. import files
 from ..errors import AwsOvsError
 from ..names import RUN
 from ..overlay.guest_port import GuestPort, Mapping, SharedAddress, choose_slot
+from ..rules import PROTOCOLS, Net, Rule
 from ..vm import PortRange, port_name
 
 DIRECTORY = f"{RUN}/vms"
@@ -110,7 +111,7 @@ def _decode(document: Any, vm_id: int) -> list[GuestPort]:
 
 def _port(fields: dict[str, Any]) -> GuestPort:
     port: GuestPort = _fill(GuestPort, fields)
-    numbers = (port.vm_id, port.nic_id, port.vni, port.network_id, port.slot, *port.alias_networks)
+    numbers = (port.vm_id, port.nic_id, port.vni, port.network_id, port.slot, port.picks_up_until, *port.alias_networks)
     texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways, *port.vpc_access, *port.dns)
     if not all(isinstance(value, int) for value in numbers) or not all(isinstance(value, str) for value in texts):
         raise TypeError(fields)
@@ -126,7 +127,17 @@ def _port(fields: dict[str, Any]) -> GuestPort:
         mappings=tuple(_fill(Mapping, mapping) for mapping in port.mappings),
         withheld=tuple(_fill(Mapping, mapping) for mapping in port.withheld),
         shared=tuple(_shared(shared) for shared in port.shared),
+        rules=None if port.rules is None else tuple(map(_rule, port.rules)),
     )
+
+
+def _rule(fields: Any) -> Rule:
+    rule: Rule = _fill(Rule, fields)
+    ports = tuple((int(low), int(high)) for low, high in rule.ports)
+    nets = None if rule.nets is None else tuple(_fill(Net, net) for net in rule.nets)
+    if rule.protocol not in PROTOCOLS or not isinstance(rule.inbound, bool):
+        raise ValueError(fields)
+    return rule._replace(ports=ports, nets=nets)
 
 
 def _shared(fields: Any) -> SharedAddress:

@@ -13,7 +13,7 @@ from ..names import FILTER_IP, FILTER_MAC, INSTANCE_ID, PRIVATE_IP, RAW_ETHERNET
 from ..overlay import tunnels
 from ..overlay.grants import grant
 from ..overlay.tunnels import Peer, PeerList
-from ..vm import dns_servers, vpc_access
+from ..reach import dns_servers, vpc_access
 from .objects import Host
 from .world import World
 

@@ -13,7 +13,8 @@ from ..document import enabled
 from ..errors import AwsOvsError
 from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, RESTRICTED, VPC_ACCESS, VTEP
 from ..overlay.bridges import RESERVED
-from ..vm import MAX_VNI, vpc_access
+from ..reach import vpc_access
+from ..vm import MAX_VNI
 from .free_addresses import prefix_of
 from .objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from .tags import TagFilter

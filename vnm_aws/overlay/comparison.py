@@ -13,7 +13,7 @@ _ADD = "flow add "
 
 
 def compare(bridge: str, bundle: Iterable[str]) -> list[str]:
-    """Compare a bridge with the flows that a bundle adds; learned flows are no difference.
+    """Compare a bridge with the flows that a bundle adds; flows that go by themselves are no difference.
 
     Returns:
         lines of `ovs-ofctl diff-flows`: + for what is missing on the bridge, - for what should not be there.
@@ -22,7 +22,7 @@ def compare(bridge: str, bundle: Iterable[str]) -> list[str]:
         file.writelines(f"{_as_shown(line.removeprefix(_ADD))}\n" for line in bundle if line.startswith(_ADD))
         file.flush()
         lines = openflow.ask("diff-flows", bridge, file.name, answers=(0, 2))
-    return [line for line in lines if not flow.is_learned(cookie(line))]
+    return [line for line in lines if not flow.is_passing(cookie(line))]
 
 
 def cookie(line: str) -> int:

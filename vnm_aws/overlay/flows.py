@@ -11,12 +11,13 @@ from typing import NamedTuple
 from ..addresses import Prefix
 from ..config import Config
 from ..names import NETWORK_KEY, OVERLAY, SIDE_KEY, SWITCH_KEY
-from . import bridges, meters
+from ..processes import since_boot
+from . import bridges, limits, messages
 from .bridges import OvsInterface
 from .guest_port import GuestPort, Member
 from .openflow import ALL_ANEW, Bundles
 from .ovsdb import Ovsdb
-from .pipeline import announcement, destinations, flow, overlay_bridge, vnet_bridge
+from .pipeline import announcement, destinations, flow, groups, overlay_bridge, vnet_bridge
 
 
 class Observed(NamedTuple):
@@ -101,6 +102,9 @@ def all_flows(observed: Observed, node: list[str], ports: Iterable[GuestPort], s
     """Compile all flows of the driver's bridges; they replace what is there.
 
     Ports that are not plugged in get none. `node` are the flows of the overlay bridge that depend on no network.
+
+    Raises:
+        AwsOvsError: the security groups of a NIC need too many flows.
     """
     numbers = observed.numbers()
     plugged = [port for port in ports if port.name in numbers]
@@ -110,7 +114,8 @@ def all_flows(observed: Observed, node: list[str], ports: Iterable[GuestPort], s
         _add_network(bundles, observed, bridge, vni, settings)
     for port in plugged:
         _add_port(bundles, observed, port, numbers[port.name], settings)
-        _add_meters(bundles, port, meters.adjust(port.slot, settings.flood_limit))
+        _add_meters(bundles, port, messages.adjust(port.slot, settings.flood_limit))
+        _add_zone(bundles, port, settings, is_new=False)
     asked: set[tuple[object, ...]] = set()
     for port in plugged:
         question = (port.bridge, port.vni, port.filter_mac)
@@ -132,11 +137,17 @@ def changed_flows(observed: Observed, change: Change, settings: Config) -> Bundl
             _add_network(bundles, observed, bridge, vni, settings)
     numbers = observed.numbers()
     plugged = [port for port in new if port.name in numbers]
-    kept = {(port.nic_id, port.slot) for port in change.before}
+    kept = {(port.nic_id, port.slot): port.zone for port in change.before}
     for port in plugged:
         _add_port(bundles, observed, port, numbers[port.name], settings)
-        write = meters.keep if (port.nic_id, port.slot) in kept else meters.new
+        write = messages.keep if (port.nic_id, port.slot) in kept else messages.new
         _add_meters(bundles, port, write(port.slot, settings.flood_limit))
+        _add_zone(bundles, port, settings, is_new=kept.get((port.nic_id, port.slot)) != port.zone)
+    zones = {port.zone for port in new}
+    for port in change.concerning(change.before):
+        if port.zone and port.zone not in zones:
+            bundles[port.bridge].append(flow.delete_answers(vm_id, port.nic_id))
+            bundles[port.bridge].append(messages.forget(port.zone))
     known = {(port.name, port.bridge, port.vni) for port in change.before}
     for port in plugged:
         is_new = (port.name, port.bridge, port.vni) not in known
@@ -170,12 +181,22 @@ def _add_port(bundles: Bundles, observed: Observed, port: GuestPort, ofport: int
     patch = observed.patch(port.bridge, port.vni, far=True)
     bundles[OVERLAY] += overlay_bridge.port(port, patch, settings.gateway_mac)
     bundles[OVERLAY] += destinations.port(port, Prefix(settings.transit_range, "transit_range"))
+    if port.zone:
+        bundles[port.bridge] += groups.port(port, ofport, since_boot())
 
 
 def _add_meters(bundles: Bundles, port: GuestPort, line: str) -> None:
     """Set the meter of a guest port on both bridges: one for what it floods knowingly, one for what has no known place."""
     for bridge in (port.bridge, OVERLAY):
         bundles[bridge].append(line)
+
+
+def _add_zone(bundles: Bundles, port: GuestPort, settings: Config, is_new: bool) -> None:
+    """Prepare the zone of connection tracking of a guest port; a new one forgets whose it was."""
+    if port.zone:
+        if is_new:
+            bundles[port.bridge].append(messages.flush(port.zone))
+        bundles[port.bridge].append(limits.limit(settings.datapath_type, port.zone, settings.connections_per_nic))
 
 
 def _announce(bundles: Bundles, observed: Observed, port: GuestPort, ofport: int, asks: bool) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from ..addresses import Prefix, int_to_ip
 from ..errors import AwsOvsError
+from ..names import NIC_ZONES
+from ..rules import Rule
 from ..vm import LeavingAlias, Nic, PortRange
 
 
@@ -81,12 +83,14 @@ class Member(NamedTuple):
         mac: of the NIC; a port that an older version has marked has none.
         any_mac: it may send from other MACs, too.
         gateways: addresses that the guest takes for its gateway's.
+        zone: of connection tracking, when security groups decide what it gets; else 0.
         number: the port's number on its bridge.
     """
 
     mac: str
     any_mac: bool
     gateways: tuple[str, ...]
+    zone: int = 0
     number: int = 0
 
     @classmethod
@@ -94,13 +98,16 @@ class Member(NamedTuple):
         """Read such a text."""
         mac, _, more = text.partition(" ")
         words = more.split()
-        return cls(mac, _ANY_MAC in words, tuple(word for word in words if word != _ANY_MAC), number)
+        zone = next((word.removeprefix(_ZONE) for word in words if word.startswith(_ZONE)), "0")
+        gateways = tuple(word for word in words if word != _ANY_MAC and not word.startswith(_ZONE))
+        return cls(mac, _ANY_MAC in words, gateways, int(zone), number)
 
     def __str__(self) -> str:
-        return " ".join([self.mac, *self.gateways, *([_ANY_MAC] if self.any_mac else [])])
+        zone = [f"{_ZONE}{self.zone}"] if self.zone else []
+        return " ".join([self.mac, *self.gateways, *([_ANY_MAC] if self.any_mac else []), *zone])
 
 
-_ANY_MAC = "any-mac"
+_ANY_MAC, _ZONE = "any-mac", "zone="
 
 
 class GuestPort(NamedTuple):
@@ -130,6 +137,19 @@ class GuestPort(NamedTuple):
     """A number that no other guest port of the node has; 0 in files of versions that gave none."""
     floats: bool = False
     """Whether it has no address because OpenNebula gives it none, though its network has some."""
+    rules: tuple[Rule, ...] | None = None
+    """Of its security groups; None without groups, and in files of versions that knew none."""
+    picks_up_until: int = 0
+    """Until when, in seconds since the node's boot, it picks up connections that connection tracking does not know."""
+
+    @property
+    def zone(self) -> int:
+        """Tell its zone of connection tracking; 0 when its groups accept everything, or it has none."""
+        if self.rules is None or all(
+            any(rule.is_open and rule.inbound is way for rule in self.rules) for way in (True, False)
+        ):
+            return 0
+        return NIC_ZONES + self.slot
 
     @property
     def claims(self) -> list[Claim]:
@@ -149,7 +169,7 @@ class GuestPort(NamedTuple):
     @property
     def member(self) -> Member:
         """Say what the other ports of the network must know."""
-        return Member(self.mac, not self.filter_mac, self.gateways)
+        return Member(self.mac, not self.filter_mac, self.gateways, self.zone)
 
 
 def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], used: set[str]) -> GuestPort:
@@ -183,7 +203,7 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
         vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
         nic.filter_mac, nic.filter_ip, mappings, shared, network_id=nic.network_id, raw_ethernet=nic.raw_ethernet,
         vpc_access=nic.vpc_access, dns=nic.dns, alias_networks=tuple(alias.network_id for alias in nic.aliases),
-        floats=nic.floats,
+        floats=nic.floats, rules=nic.rules,
     )  # fmt: skip
 
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator
 from .. import processes
 from ..errors import AwsOvsError
 from ..names import OVERLAY
-from . import meters
+from . import limits, messages
 
 Bundles = dict[str, list[str]]
-"""For each bridge, lines of `ovs-ofctl bundle` (`flow add …`, `flow delete …`, `packet-out …`), and those of `meters`."""
+"""For each bridge, lines of `ovs-ofctl bundle` (`flow add …`, `flow delete …`, `packet-out …`), of `messages` and `limits`."""
 
 ALL_ANEW = "flow delete"
 """The first line of a bundle that leaves nothing of what was there."""
@@ -63,18 +63,37 @@ def _commands(bridge: str, lines: list[str]) -> Iterator[tuple[list[str], str]]:
 
 
 def apply(bundles: Bundles) -> None:
-    """Carry out each bridge's bundle: all of its lines or, when one is refused, none of them. Meters come first, and stay.
+    """Carry out each bridge's bundle: all of its lines or, when one is refused, none of them.
+
+    Messages and limits come first, or behind all of the bundles, and what they have done stays.
 
     Raises:
         AwsOvsError: a bridge refused its bundle; those of the other bridges may have been carried out.
     """
-    of_meters = {bridge: [line for line in lines if meters.is_meter(line)] for bridge, lines in bundles.items()}
-    meters.apply({bridge: lines for bridge, lines in of_meters.items() if lines})
+    of_messages = {bridge: list(filter(messages.is_message, lines)) for bridge, lines in bundles.items()}
+    _send(of_messages, behind=False)
+    limits.apply(line for lines in bundles.values() for line in lines if limits.is_limit(line))
+    _carry_out({bridge: [line for line in lines if not _is_other(line)] for bridge, lines in bundles.items()})
+    _send(of_messages, behind=True)
+
+
+def _is_other(line: str) -> bool:
+    return messages.is_message(line) or limits.is_limit(line)
+
+
+def _send(of_messages: Bundles, behind: bool) -> None:
+    chosen = {
+        bridge: [line for line in lines if messages.comes_behind(line) is behind]
+        for bridge, lines in of_messages.items()
+    }
+    messages.apply({bridge: lines for bridge, lines in chosen.items() if lines})
+
+
+def _carry_out(bundles: Bundles) -> None:
     tools = []
     failures = []
     try:
-        for bridge, bundle in bundles.items():
-            lines = [line for line in bundle if not meters.is_meter(line)]
+        for bridge, lines in bundles.items():
             for words, text in _commands(bridge, lines):
                 try:
                     tools.append((bridge, processes.start(["ovs-ofctl", f"--timeout={TIMEOUT_S}", *words], text)))

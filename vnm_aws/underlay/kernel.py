@@ -28,9 +28,9 @@ _NEXT_HOP = "169.254.87.1"
 """An address that nothing has: the kernel needs a next hop on aws_gw to put into a MAC header."""
 _MAIN_TABLE = 254
 _CONNECTIONS = "net/netfilter/nf_conntrack_max"
-_ENOUGH_CONNECTIONS = 1048576
-"""All VMs without an Elastic IP of their own leave behind the node's address, and share its connection table. This is for
-256 addresses that all have as many as `connections_per_address` allows them by default."""
+_SHARES = 256
+"""The connection table has room for so many addresses without an Elastic IP that have all that `connections_per_address` allows
+them, and for as many NICs that have all that `connections_per_nic` allows them."""
 
 
 class Item(Protocol):
@@ -105,7 +105,9 @@ def _items(underlay: Underlay, settings: Config, of_vms: Collection[str]) -> lis
         Setting(f"net/ipv4/conf/{GATEWAY_PORT}/send_redirects", "0"),
         *(Setting(f"net/ipv6/conf/{link}/disable_ipv6", "1") for link in (GATEWAY_PORT, REPAIR_PORT) if has_ipv6),
         Tables(ruleset(underlay, transit, settings.connections_per_address, _own(underlay, of_vms))),
-        ConnectionTable(_ENOUGH_CONNECTIONS),  # after the tables: before there are such rules the kernel has no limit
+        ConnectionTable(
+            _SHARES * (settings.connections_per_address + settings.connections_per_nic)
+        ),  # after the tables: before there are such rules the kernel has no limit
     ]
 
 

@@ -1,11 +1,14 @@
 """The OpenFlow pipeline: which tables a packet visits, on which bridge.
 
     VNET bridge (vnet_bridge.py)
-    guest -------> 0 PORT_SECURITY -> 5 GUARD -> 10 GATEWAY --> back to the guest: ARP and ping of the gateway
-                       |                ^           |  +------> patch port: other IP for the gateway
-                       +-> 3 SOURCE -> 4 LIMIT      v
-    patch port --> 0 PORT_SECURITY ------------> 20 SWITCH ---> guests of this bridge, patch port
-                                                    +-> 25 LEARNED, then 26 DELIVER ---> the same, for other MACs
+    guest -------> 0 PORT_SECURITY -> 5 GUARD -> 6 OUTBOUND ==> 10 GATEWAY --> back to the guest: ARP and ping of the gateway
+                       |                ^                           |  +------> patch port: other IP for the gateway
+                       +-> 3 SOURCE -> 4 LIMIT                      v
+    patch port --> 0 PORT_SECURITY -----------------------------> 20 SWITCH ==> guests of this bridge, patch port
+                                                                    +-> 25 LEARNED, then 26 DELIVER ==> the same, for other MACs
+
+    On the ways with ==>, for a NIC whose security groups do not accept everything (groups.py):
+    6 OUTBOUND, 30 INBOUND -> 31 DIRECTION -> 32 IN_RULES, 33 OUT_RULES -> 35 ACCEPTED -> 36 COMMITTED
 
     Overlay bridge (overlay_bridge.py)
     patch port --> 0 CLASSIFY -> 20 FROM_GUEST -> 40 OUTWARD -> 41 DESTINATION -> 45 TO_NODE -> aws_gw
@@ -22,6 +25,7 @@
     aws_icmp ----> 0 CLASSIFY -> patch port
 
 SOURCE and LIMIT are for NICs that may send from other MACs than their own; a NIC that may send any Ethernet skips GUARD.
+Connection tracking comes between OUTBOUND or INBOUND and DIRECTION; what it does not track visits 34 ANSWERS instead.
 
 A packet with an address that has no flow in INWARD visits SHARED, which sends it to INWARD again with the address that
 connection tracking knows. A table without a matching flow drops.
@@ -39,10 +43,18 @@ class VnetTable(IntEnum):
     SOURCE = 3
     LIMIT = 4
     GUARD = 5
+    OUTBOUND = 6
     GATEWAY = 10
     SWITCH = 20
     LEARNED = 25
     DELIVER = 26
+    INBOUND = 30
+    DIRECTION = 31
+    IN_RULES = 32
+    OUT_RULES = 33
+    ANSWERS = 34
+    ACCEPTED = 35
+    COMMITTED = 36
 
 
 class OverlayTable(IntEnum):
@@ -69,6 +81,11 @@ class OverlayTable(IntEnum):
 OUTPUT_PORT, OUTPUT_PORT_BITS = "NXM_NX_REG0[]", "NXM_NX_REG0[0..15]"
 VNI, VNI_MATCH = "NXM_NX_REG1[]", "reg1"
 WAS_LEARNED, WAS_LEARNED_MATCH = "NXM_NX_REG2[0]", "reg2=0x1/0x1"
+TO_GUEST = "NXM_NX_REG2[1]"
+FROM_GUEST_MATCH, TO_GUEST_MATCH = "reg2=0x0/0x2", "reg2=0x2/0x2"
+"""Whether security groups decide on a packet on its way to a guest; else it comes from one."""
+ZONE, KIND = "NXM_NX_REG4[0..15]", "NXM_NX_REG4[16..18]"
+"""The zone of connection tracking of the NIC whose security groups decide, and by what they do: see groups.py."""
 
 SLOT, SLOT_MATCH = "NXM_NX_REG3[]", "reg3"
 """The number of the guest port that sent a packet. Registers are empty behind a patch port, the mark is not."""

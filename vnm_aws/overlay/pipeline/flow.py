@@ -1,7 +1,8 @@
 """The text of a flow for `ovs-ofctl bundle`, and the cookie that names its owner.
 
 The first byte of a cookie says what kind of owner it is: 0xa5 a NIC, 0xa6 a network, 0xa7 the node itself. What a bridge
-has learned by itself has 0xa8, at a NIC, or 0xa9, in a network.
+has learned by itself has 0xa8, at a NIC, or 0xa9, in a network. What passes at a NIC for a time has 0xaa: answers that it
+waits for; connections that it picks up have 0xab.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from . import MARK, SLOT, VNI, VNI_MATCH
 
 _PORT_COOKIE, _NETWORK_COOKIE, NODE_COOKIE = 0xA5 << 56, 0xA6 << 56, 0xA7 << 56
-_LEARNED_AT_PORT, _LEARNED_IN_NETWORK = 0xA8 << 56, 0xA9 << 56
+_LEARNED_AT_PORT, _LEARNED_IN_NETWORK, _ANSWERS, _PICKED_UP = 0xA8 << 56, 0xA9 << 56, 0xAA << 56, 0xAB << 56
+_PASSING = tuple(kind >> 56 for kind in (_LEARNED_AT_PORT, _LEARNED_IN_NETWORK, _ANSWERS, _PICKED_UP))
 MESH_COOKIE = NODE_COOKIE | 2
 _OF_VM = (1 << 64) - (1 << 16)
 """The mask of a cookie without its NIC_ID."""
@@ -35,9 +37,19 @@ def learned_in_network(vni: int) -> int:
     return _LEARNED_IN_NETWORK | vni
 
 
-def is_learned(cookie: int) -> bool:
-    """Tell whether a bridge has learned the flow by itself."""
-    return cookie >> 56 in (_LEARNED_AT_PORT >> 56, _LEARNED_IN_NETWORK >> 56)
+def answers(vm_id: int, nic_id: int) -> int:
+    """Make the cookie of the answers that a NIC waits for: 0xaa, the VM's ID, the NIC_ID."""
+    return _ANSWERS | vm_id << 16 | nic_id
+
+
+def picked_up(vm_id: int, nic_id: int) -> int:
+    """Make the cookie of the flows by which a NIC picks up connections: 0xab, the VM's ID, the NIC_ID."""
+    return _PICKED_UP | vm_id << 16 | nic_id
+
+
+def is_passing(cookie: int) -> bool:
+    """Tell whether the flow goes by itself: a bridge has learned it, or it is there for a time."""
+    return cookie >> 56 in _PASSING
 
 
 def owner(cookie: int) -> tuple[int, int] | None:
@@ -56,6 +68,11 @@ def add(cookie: int, table: int, priority: int, match: str, actions: str) -> str
     return f"flow add cookie={cookie:#x},table={table},priority={priority}{comma}{match} actions={actions}"
 
 
+def for_a_time(line: str, seconds: int) -> str:
+    """Let a flow that `add` has written vanish after so many seconds."""
+    return line.replace(",table=", f",hard_timeout={seconds},table=", 1)
+
+
 def delete(cookie: int) -> str:
     """Write the line that deletes all flows with a cookie."""
     return f"flow delete cookie={cookie:#x}/-1"
@@ -67,14 +84,20 @@ def of_vm(vm_id: int) -> str:
 
 
 def delete_port(vm_id: int, nic_id: int) -> list[str]:
-    """Write the lines that delete the flows of a NIC, and what was learned at it."""
-    return [delete(port_cookie(vm_id, nic_id)), delete(learned_at_port(vm_id, nic_id))]
+    """Write the lines that delete the flows of a NIC, and what was learned at it, but for the answers that it waits for."""
+    kinds = (port_cookie, learned_at_port, picked_up)
+    return [delete(kind(vm_id, nic_id)) for kind in kinds]
+
+
+def delete_answers(vm_id: int, nic_id: int) -> str:
+    """Write the line that deletes the answers that a NIC waits for."""
+    return delete(answers(vm_id, nic_id))
 
 
 def delete_vm(vm_id: int) -> list[str]:
     """Write the lines that delete the flows of all NICs of a VM, and what was learned at them."""
-    learned = f"cookie={learned_at_port(vm_id, 0):#x}/{_OF_VM:#x}"
-    return [f"flow delete {of_vm(vm_id)}", f"flow delete {learned}"]
+    kinds = (port_cookie, learned_at_port, answers, picked_up)
+    return [f"flow delete cookie={kind(vm_id, 0):#x}/{_OF_VM:#x}" for kind in kinds]
 
 
 def delete_learned_in_networks() -> str:

@@ -17,7 +17,9 @@ from . import (
     VNI,
     WAS_LEARNED,
     WAS_LEARNED_MATCH,
+    ZONE,
     announcement,
+    groups,
 )
 from . import VnetTable as Table
 from .flow import (
@@ -58,23 +60,23 @@ def port(guest: GuestPort, ofport: int, gateway_mac: str, learned_macs: int) -> 
     """Write the flows of a guest port whose port number is `ofport`; it may learn `learned_macs` other MACs."""
     cookie = port_cookie(guest.vm_id, guest.nic_id)
     here = f"in_port={ofport}"
-    checked = Table.GATEWAY if guest.raw_ethernet else Table.GUARD
-    enter = (
-        f"{enter_network(guest.vni)},load:{guest.slot}->{SLOT},{goto(checked if guest.filter_mac else Table.SOURCE)}"
-    )
+    checked = Table.OUTBOUND if guest.raw_ethernet else Table.GUARD
+    zone = f"load:{guest.zone:#x}->{ZONE}," if guest.zone else ""
+    first = goto(checked if guest.filter_mac else Table.SOURCE)
+    enter = f"{enter_network(guest.vni)},load:{guest.slot}->{SLOT},{zone}{first}"
     lines = [add(cookie, Table.PORT_SECURITY, priority, match, enter) for priority, match in _allowed(guest, here)]
     lines += [add(cookie, Table.PORT_SECURITY, priority, match, "drop") for priority, match in _forbidden(guest, here)]
     if not guest.filter_mac:
         lines += _other_macs(guest, ofport, learned_macs, checked)
     if not guest.raw_ethernet:
-        go_on = goto(Table.GATEWAY)
+        go_on = goto(Table.OUTBOUND)
         lines += [add(cookie, Table.GUARD, priority, match, go_on) for priority, match in _neighbours(guest, here)]
     limited = f"meter:{guest.slot},{goto(Table.SWITCH)}"
     lines.append(add(cookie, Table.GATEWAY, 60, f"{here},dl_dst={MULTICAST}", limited))
     for address in guest.gateways:
         lines += _answers(cookie, here, address, gateway_mac)
     to_guest = f"{in_network(guest.vni)},dl_dst={guest.mac}"
-    lines.append(add(cookie, Table.SWITCH, 100, to_guest, f"output:{ofport}"))
+    lines.append(add(cookie, Table.SWITCH, 100, to_guest, groups.deliver(ofport, guest.zone)))
     return lines
 
 
@@ -148,7 +150,7 @@ def _other_macs(guest: GuestPort, ofport: int, most: int, checked: Table) -> lis
         add(cookie, Table.SOURCE, 50, here, learn),
         add(cookie, Table.LIMIT, 100, f"{here},{WAS_LEARNED_MATCH}", goto(checked)),
         add(cookie, Table.LIMIT, 0, here, "drop"),  # a count of what was refused
-        add(cookie, Table.DELIVER, 100, deliver, f"output:{ofport}"),
+        add(cookie, Table.DELIVER, 100, deliver, groups.deliver(ofport, guest.zone)),
     ]
 
 
@@ -186,7 +188,7 @@ def network(vni: int, patch: int, members: Iterable[Member], everyone: Iterable[
     """
     cookie, of_network, members, everyone = network_cookie(vni), in_network(vni), list(members), list(everyone)
     # A packet never goes out where it came in, so one list serves the overlay and every port alike.
-    flood = _outputs((member.number for member in members), patch)
+    flood = _outputs(members, patch)
     gateways = sorted({gateway for member in everyone for gateway in member.gateways})
     refused = [f"dl_dst={announcement.GROUPS}", *(f"arp,arp_spa={gateway}" for gateway in gateways)]
     lines = [
@@ -195,6 +197,7 @@ def network(vni: int, patch: int, members: Iterable[Member], everyone: Iterable[
         *(add(cookie, Table.SWITCH, 200, f"{of_network},{match}", "drop") for match in refused),
         add(cookie, Table.SWITCH, 90, f"{of_network},dl_dst={MULTICAST}", flood),
         *_guard(vni),
+        *groups.network(vni, any(member.zone for member in members)),
     ]
     if any(member.any_mac for member in members):
         return lines + _learning(vni, patch, members, everyone, gateway_mac)
@@ -206,14 +209,14 @@ def network(vni: int, patch: int, members: Iterable[Member], everyone: Iterable[
     ]
 
 
-def _outputs(ports: Iterable[int], patch: int) -> str:
-    return ",".join([*(f"output:{number}" for number in ports), to_overlay(patch)])
+def _outputs(members: Iterable[Member], patch: int) -> str:
+    return ",".join([*(groups.deliver(member.number, member.zone) for member in members), to_overlay(patch)])
 
 
 def _guard(vni: int) -> list[str]:
     """Refuse what guests have no business to send; ports have flows of their own between these."""
     cookie, of_network = network_cookie(vni), in_network(vni)
-    drop, go_on = "drop", goto(Table.GATEWAY)
+    drop, go_on = "drop", goto(Table.OUTBOUND)
     flows = [
         *((200, match, drop) for match in _REFUSED),
         (160, f"{_SOLICITATION},ipv6_src=::", drop),
@@ -240,7 +243,7 @@ def _learning(vni: int, patch: int, members: list[Member], everyone: list[Member
     refuse = f"learn(table={Table.SOURCE},priority=90,cookie={learned:#x},limit={MOST_LEARNED},{VNI},NXM_OF_ETH_SRC[])"
     announced = f"{enter_network(vni)},{refuse},{_learn(learned, MOST_LEARNED, how='priority=20')}"
     from_overlay = f"{enter_network(vni)},{_learn(learned, MOST_LEARNED)},{goto(Table.SWITCH)}"
-    unknown = _outputs((member.number for member in members if member.any_mac), patch)
+    unknown = _outputs((member for member in members if member.any_mac), patch)
     macs = {member.mac for member in everyone if member.mac}
     others, elsewhere = sorted(macs | {gateway_mac, NODE_MAC}), sorted(macs - {member.mac for member in members})
     return [

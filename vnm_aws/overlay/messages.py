@@ -1,8 +1,9 @@
-"""OpenFlow's meters: so many packets a second may pass, the rest is dropped and counted.
+"""What cannot be part of a bundle of flows: OpenFlow's meters, and the end of all entries of a zone of connection tracking.
 
-A flow can name only a meter that is there, a meter cannot be part of a bundle, and whoever deletes one deletes the flows
-that name it. So meters are set before the flows, and stay when a NIC goes: the next one with its slot begins anew. An
-`ovs-ofctl` process for each bridge would cost 5 ms at every start of a VM; this speaks OpenFlow 1.3 itself.
+A meter lets so many packets a second pass, the rest is dropped and counted. A flow can name only a meter that is there, and
+whoever deletes one deletes the flows that name it. So meters are set before the flows, and stay when a NIC goes: the next one
+with its slot begins anew. A zone is flushed before the flows of a port that is new in it, and behind those of one that goes.
+An `ovs-ofctl` process for each bridge would cost 5 ms at every start of a VM; this speaks OpenFlow 1.3 itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from ..errors import AwsOvsError
 
 _TIMEOUT_S = 30.0
 _VERSION = 4
-_HELLO, _ERROR, _BARRIER_REQUEST, _BARRIER_REPLY, _METER_MOD = 0, 1, 20, 21, 29
+_HELLO, _ERROR, _EXPERIMENTER, _BARRIER_REQUEST, _BARRIER_REPLY, _METER_MOD = 0, 1, 4, 20, 21, 29
+_NICIRA, _CT_FLUSH_ZONE = 0x2320, 29
 _ADD, _MODIFY, _DELETE = 0, 1, 2
 _COMMANDS = {"new": (_DELETE, _ADD), "keep": (_ADD,), "adjust": (_MODIFY, _ADD)}
 _PACKETS_WITH_BURST = 2 | 4
@@ -40,9 +42,24 @@ def adjust(number: int, rate: int) -> str:
     return f"meter adjust {number} {rate}"
 
 
-def is_meter(line: str) -> bool:
+def flush(zone: int) -> str:
+    """Write the line that ends all entries of a zone of connection tracking, before the flows."""
+    return f"zone flush {zone}"
+
+
+def forget(zone: int) -> str:
+    """Write the line that ends them behind the flows."""
+    return f"zone forget {zone}"
+
+
+def is_message(line: str) -> bool:
     """Tell whether a line is one of these."""
-    return line.startswith("meter ")
+    return line.startswith(("meter ", "zone "))
+
+
+def comes_behind(line: str) -> bool:
+    """Tell whether one of these lines is carried out behind the flows."""
+    return line.startswith("zone forget ")
 
 
 def apply(lines: dict[str, list[str]]) -> None:
@@ -72,8 +89,11 @@ def apply(lines: dict[str, list[str]]) -> None:
 def _request(lines: list[str]) -> bytes:
     messages = [_message(_HELLO, 0)]
     for line in lines:
-        _, verb, number, rate = line.split()
-        messages += [_meter(command, int(number), int(rate)) for command in _COMMANDS[verb]]
+        kind, verb, number, *rate = line.split()
+        if kind == "zone":
+            messages.append(_message(_EXPERIMENTER, 0, struct.pack("!II6xH", _NICIRA, _CT_FLUSH_ZONE, int(number))))
+        else:
+            messages += [_meter(command, int(number), int(*rate)) for command in _COMMANDS[verb]]
     return b"".join([*messages, _message(_BARRIER_REQUEST, 0)])
 
 
@@ -98,8 +118,12 @@ def _wait(bridge: str, switch: socket.socket) -> None:
             what = f"bridge {bridge} does not speak OpenFlow 1.3"
             raise AwsOvsError(what, f"let it speak all versions: ovs-vsctl clear Bridge {bridge} protocols")
         if error not in (_IS_THERE, _IS_NOT_THERE):
-            what = f"bridge {bridge} refused meter {transaction} (OpenFlow error {error[0]}, {error[1]})"
+            what = f"bridge {bridge} refused {_refused(transaction)} (OpenFlow error {error[0]}, {error[1]})"
             raise AwsOvsError(what, "run 'aws-ovs restore' on the node")
+
+
+def _refused(transaction: int) -> str:
+    return f"meter {transaction}" if transaction else "to flush a zone of connection tracking"
 
 
 def _receive(switch: socket.socket, size: int) -> bytes:

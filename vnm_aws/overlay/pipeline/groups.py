@@ -1,0 +1,282 @@
+"""The flows of the VNET bridge by which security groups decide what a NIC sends and gets.
+
+They stand at the guest's port, where packets have the addresses that the guest sees. The rules of a NIC are in two tables:
+IN_RULES has what others may begin, OUT_RULES what the guest may begin. A packet is looked up there in one of several kinds:
+
+- CONNECTION: TCP, UDP and ICMP pass connection tracking, in a zone of the NIC's own, and what counts is how the connection
+  began: each packet of it, in either direction, is looked up by the addresses and ports of the first one. So a rule that goes
+  ends its connections at once, one that comes back lets them go on, and nothing but these flows has to change.
+- PACKET: other protocols, and ICMP messages that belong to no connection, are looked up by what is in them.
+- ANSWER: packets of such protocols whose addresses are those of a packet that has passed the other way a short while ago
+  (ANSWERS has them) are looked up among the rules of the other direction.
+- MIDDLE: after a live migration and the like connection tracking does not know the guest's TCP connections. For a time, a
+  segment from the middle of one that no rule lets begin passes if it can be the answer in one that may have begun the other
+  way. It makes no entry: that does the next segment in the direction in which the connection began.
+
+Each rule has a priority of its own, so flows of several rules may overlap, and each counts what it was the first to accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ...errors import AwsOvsError
+from ...rules import ALL, ICMP, ICMPV6, IPSEC, TCP, UDP, Net, Rule
+from ..guest_port import GuestPort
+from . import FROM_GUEST_MATCH, KIND, OUTPUT_PORT, OUTPUT_PORT_BITS, TO_GUEST, TO_GUEST_MATCH, ZONE
+from . import VnetTable as Table
+from .flow import add, answers, for_a_time, goto, in_network, network_cookie, picked_up, port_cookie
+
+CONNECTION, PACKET, ANSWER, MIDDLE, INVALID = range(5)
+FIRST_PRIORITY, _LAST_PRIORITY = 65000, 100
+MOST_FLOWS = 65536
+"""Flows of a NIC: what Open vSwitch changes within a second or two."""
+_ANSWER_S, _MOST_ANSWERS = 600, 512
+_TRACKED = ("tcp", "udp", "icmp", "tcp6", "udp6", "icmp6")
+_KNOWN = ",ct_state=-inv+trk"
+_NEW = ",ct_state=+new+trk"
+_NUMBERS = {TCP: 6, UDP: 17, ICMP: 1, ICMPV6: 58, IPSEC: 50}
+_FAMILIES = {ICMP: (False,), ICMPV6: (True,)}
+_ND_SENT, _ND_GOT = (133, 135, 136), (134, 135, 136, 137)
+
+
+class _Fields(NamedTuple):
+    """Name the fields by which a kind of packet is looked up: the other end's address, the destination port, and the like."""
+
+    kind: int
+    address: str
+    address6: str
+    port: str
+    icmp_type: str
+
+
+def deliver(number: int, zone: int) -> str:
+    """Write the actions that give a packet to a guest port: at once, or when its security groups (`zone`) let it."""
+    if not zone:
+        return f"output:{number}"
+    return f"load:{number}->{OUTPUT_PORT},load:{zone:#x}->NXM_NX_REG4[],{goto(Table.INBOUND)}"
+
+
+def port(guest: GuestPort, ofport: int, now: int) -> list[str]:
+    """Write the flows of a guest port with security groups; `now` is in seconds since boot.
+
+    Raises:
+        AwsOvsError: its rules need too many flows.
+    """
+    cookie, zone = port_cookie(guest.vm_id, guest.nic_id), guest.zone
+    lines = [line for inbound in (True, False) for line in _rules(guest, inbound, now)]
+    if len(lines) > MOST_FLOWS:
+        what = f"NIC {guest.nic_id}: the rules of its security groups need {len(lines)} flows, more than {MOST_FLOWS}"
+        raise AwsOvsError(what, "give it fewer groups, or groups with fewer and larger blocks of addresses and ports")
+    if guest.filter_ip:
+        request = f"udp,in_port={ofport},nw_src=0.0.0.0,nw_dst=255.255.255.255,tp_src=68,tp_dst=67"
+        lines.append(add(cookie, Table.OUTBOUND, 160, request, goto(Table.GATEWAY)))
+    for way, leave in ((FROM_GUEST_MATCH, goto(Table.GATEWAY)), (TO_GUEST_MATCH, f"output:{OUTPUT_PORT_BITS}")):
+        begins = f"reg4={_key(zone, CONNECTION)},{way}"
+        commit = f"ct(commit,zone={zone},exec(load:1->NXM_NX_CT_MARK[]),table={Table.COMMITTED})"
+        lines += [
+            *(
+                add(cookie, table, 0, f"reg4={zone:#x}/0xffff,{way}", "drop")
+                for table in (Table.IN_RULES, Table.OUT_RULES)
+            ),
+            *(add(cookie, Table.ACCEPTED, 100, f"{family},{begins}{_NEW}", commit) for family in ("ip", "ipv6")),
+            add(cookie, Table.COMMITTED, 100, f"{begins},ct_mark=1", leave),
+            add(cookie, Table.COMMITTED, 0, begins, "drop"),
+        ]
+    return lines
+
+
+def network(vni: int, has_groups: bool) -> list[str]:
+    """Write the flows of a network on one of its bridges; `has_groups` is whether a port has groups that decide."""
+    cookie, of_network = network_cookie(vni), in_network(vni)
+    go_on, give = goto(Table.GATEWAY), f"output:{OUTPUT_PORT_BITS}"
+    flows: list[tuple[int, int, str, str]] = [(Table.OUTBOUND, 0, "", go_on)]
+    if has_groups:
+        track = f"ct(zone={ZONE},table={Table.DIRECTION})"
+        look = f"{_set_kind(PACKET)},{goto(Table.ANSWERS)},{goto(Table.DIRECTION)}"
+        to_guest = f"load:1->{TO_GUEST}"
+        flows += [
+            (Table.OUTBOUND, 200, ",reg4=0", go_on),
+            *((Table.OUTBOUND, 150, f",icmp6,icmp_type={kind}", go_on) for kind in _ND_SENT),
+            *((Table.OUTBOUND, 100, f",{protocol}", track) for protocol in _TRACKED),
+            *((Table.OUTBOUND, 90, f",{family}", look) for family in ("ip", "ipv6")),
+            *((Table.INBOUND, 150, f",icmp6,icmp_type={kind}", give) for kind in _ND_GOT),
+            *((Table.INBOUND, 100, f",{protocol}", f"{to_guest},{track}") for protocol in _TRACKED),
+            *((Table.INBOUND, 90, f",{family}", f"{to_guest},{look}") for family in ("ip", "ipv6")),
+            (Table.INBOUND, 0, "", give),
+            *_directions(),
+            (Table.ACCEPTED, 50, f",{FROM_GUEST_MATCH}", go_on),
+            (Table.ACCEPTED, 50, f",{TO_GUEST_MATCH}", give),
+        ]
+    return [add(cookie, table, priority, f"{of_network}{match}", action) for table, priority, match, action in flows]
+
+
+def _directions() -> Iterator[tuple[int, int, str, str]]:
+    """Lead each kind of packet to the rules that decide on it."""
+    inside, outside = Table.OUT_RULES, Table.IN_RULES
+    for way, own, other in ((FROM_GUEST_MATCH, inside, outside), (TO_GUEST_MATCH, outside, inside)):
+        connection, packet, answer = (f",{way},reg4={kind << 16:#x}/0x70000" for kind in (CONNECTION, PACKET, ANSWER))
+        for protocol in ("icmp", "icmp6"):
+            match = f"{connection},ct_state=+inv+trk,{protocol}"
+            yield Table.DIRECTION, 110, match, f"{_set_kind(PACKET)},{goto(own)}"
+        yield Table.DIRECTION, 100, f"{connection},ct_state=+inv+trk", f"{_set_kind(INVALID)},{goto(own)}"
+        yield Table.DIRECTION, 90, f"{connection},ct_state=+rpl+trk", goto(other)
+        yield Table.DIRECTION, 80, connection, goto(own)
+        yield Table.DIRECTION, 80, packet, goto(own)
+        yield Table.DIRECTION, 80, answer, goto(other)
+        yield other, 50, answer, f"{_set_kind(PACKET)},{goto(own)}"
+
+
+def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
+    """Write the flows of the rules of one direction."""
+    rules = effective(guest.rules or (), inbound)
+    if len(rules) > FIRST_PRIORITY - _LAST_PRIORITY:
+        what = f"NIC {guest.nic_id}: its security groups have {len(rules)} rules for one direction"
+        raise AwsOvsError(what, f"give it groups with at most {FIRST_PRIORITY - _LAST_PRIORITY} together")
+    table, end = (Table.IN_RULES, "src") if inbound else (Table.OUT_RULES, "dst")
+    opposite = "dst" if inbound else "src"
+    connection = _Fields(CONNECTION, f"ct_nw_{end}", f"ct_ipv6_{end}", "ct_tp_dst", "ct_tp_src")
+    packet = _Fields(PACKET, f"nw_{end}", f"ipv6_{end}", "", "icmp_type")
+    answer = _Fields(ANSWER, f"nw_{opposite}", f"ipv6_{opposite}", "", "")
+    middle = _Fields(MIDDLE, f"nw_{opposite}", f"ipv6_{opposite}", "tp_src", "")
+    cookie, accept, seconds = port_cookie(guest.vm_id, guest.nic_id), goto(Table.ACCEPTED), guest.picks_up_until - now
+    for number, rule in rules:
+        priority = FIRST_PRIORITY - number
+        yield from _flows(cookie, table, priority, guest.zone, rule, connection, accept)
+        if rule.protocol not in (TCP, UDP):
+            wait = [f"{_wait(guest, is_ipv6)},{accept}" for is_ipv6 in (False, True)]
+            yield from _flows(cookie, table, priority, guest.zone, rule, packet, *wait)
+        if rule.protocol in (ALL, IPSEC):
+            yield from _flows(cookie, table, priority, guest.zone, rule, answer, accept)
+        if rule.protocol in (ALL, TCP) and seconds > 0:
+            own = picked_up(guest.vm_id, guest.nic_id)
+            for line in _flows(own, table, priority, guest.zone, rule, middle, accept):
+                yield for_a_time(line, seconds)
+    if seconds > 0:
+        yield from _pick_up(guest, inbound, seconds)
+
+
+def effective(rules: Iterable[Rule], inbound: bool) -> list[tuple[int, Rule]]:
+    """List the rules of one direction that can be the first to accept a packet, each with its place among all of the NIC's.
+
+    One that accepts everything comes first: what others accept then makes no difference.
+    """
+    of_direction = [(number, rule) for number, rule in enumerate(rules) if rule.inbound is inbound]
+    is_open = [(number, rule) for number, rule in of_direction if rule.is_open]
+    seen: dict[tuple[object, ...], tuple[int, Rule]] = {}
+    for number, rule in is_open[:1] or of_direction:
+        seen.setdefault(rule[2:], (number, rule))
+    return list(seen.values())
+
+
+def _pick_up(guest: GuestPort, inbound: bool, seconds: int) -> Iterator[str]:
+    """Lead what no rule of a direction lets begin, and is from the middle of a connection, to those of the other direction."""
+    way, table, other = (
+        (TO_GUEST_MATCH, Table.IN_RULES, Table.OUT_RULES)
+        if inbound
+        else (FROM_GUEST_MATCH, Table.OUT_RULES, Table.IN_RULES)
+    )
+    for family in ("tcp", "tcp6"):
+        match = f"{family},reg4={_key(guest.zone, CONNECTION)},{way}{_NEW},tcp_flags=-syn+ack"
+        line = add(picked_up(guest.vm_id, guest.nic_id), table, 50, match, f"{_set_kind(MIDDLE)},{goto(other)}")
+        yield for_a_time(line, seconds)
+
+
+def _flows(
+    cookie: int, table: Table, priority: int, zone: int, rule: Rule, fields: _Fields, *actions: str
+) -> Iterator[str]:
+    """Write the flows of a rule for one kind of packet; `actions` are those for IPv4 and for IPv6, or the same for both.
+
+    As many flows as addresses times ports, or a conjunction of both when that needs fewer.
+    """
+    key = f"reg4={_key(zone, fields.kind)}{_KNOWN if fields.kind == CONNECTION else ''}"
+    for is_ipv6 in _FAMILIES.get(rule.protocol, (False, True)):
+        action = actions[is_ipv6 and len(actions) > 1]
+        places, ports = list(_places(rule, fields, is_ipv6)), list(_ports(rule, fields))
+        head = f"{_protocol(rule, fields, is_ipv6)},{key}"
+        if len(places) * len(ports) <= len(places) + len(ports) + 1:
+            for place in places:
+                for span in ports:
+                    yield add(cookie, table, priority, f"{head}{place}{span}", action)
+            continue
+        number = (
+            zone << 16 | priority
+        )  # ovs-ofctl's flows of another NIC have another zone: their dimensions never meet
+        for place in places:
+            yield add(cookie, table, priority, f"{head}{place}", f"conjunction({number},1/2)")
+        for span in ports:
+            yield add(cookie, table, priority, f"{head}{span}", f"conjunction({number},2/2)")
+        yield add(cookie, table, priority, f"{'ipv6' if is_ipv6 else 'ip'},{key},conj_id={number}", action)
+
+
+def _protocol(rule: Rule, fields: _Fields, is_ipv6: bool) -> str:
+    """Match the family and protocol of a rule."""
+    family = "ipv6" if is_ipv6 else "ip"
+    if fields.kind == MIDDLE:
+        return "tcp6" if is_ipv6 else "tcp"
+    if rule.protocol == ALL:
+        return family
+    return f"{family},{'ct_nw_proto' if fields.kind == CONNECTION else 'nw_proto'}={_NUMBERS[rule.protocol]}"
+
+
+def _places(rule: Rule, fields: _Fields, is_ipv6: bool) -> Iterator[str]:
+    """Match where the other end may be."""
+    if rule.nets is None:
+        yield ""
+        return
+    field, bits = (fields.address6, 128) if is_ipv6 else (fields.address, 32)
+    for first, last in merged((net.first, net.last) for net in rule.nets if net.is_ipv6 is is_ipv6):
+        for value, length in blocks(first, last, bits):
+            yield f",{field}={Net(is_ipv6, value, value).address}/{length}"
+
+
+def _ports(rule: Rule, fields: _Fields) -> Iterator[str]:
+    """Match the destination ports, or the type of an ICMP message."""
+    if rule.icmp_type is not None:
+        yield f",{fields.icmp_type}={rule.icmp_type}"
+    elif not rule.ports:
+        yield ""
+    for first, last in merged(rule.ports):
+        for value, length in blocks(first, last, 16):
+            yield f",{fields.port}={value:#x}/{0xFFFF << 16 - length & 0xFFFF:#x}"
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join ranges that overlap or touch each other."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def blocks(first: int, last: int, bits: int) -> Iterator[tuple[int, int]]:
+    """Split a range of numbers of so many bits into as few prefixes as there can be: the first number and the length."""
+    while first <= last:
+        size = first & -first or 1 << bits  # the largest block that may begin here
+        while first + size - 1 > last:
+            size >>= 1
+        yield first, bits + 1 - size.bit_length()
+        first += size
+
+
+def _key(zone: int, kind: int) -> str:
+    """Write the value of the register that has a NIC's zone and the kind of packet."""
+    return f"{kind << 16 | zone:#x}"
+
+
+def _set_kind(kind: int) -> str:
+    return f"load:{kind}->{KIND}"
+
+
+def _wait(guest: GuestPort, is_ipv6: bool) -> str:
+    """Write the action that lets the answer to a packet pass for a time, as far as the rules still let the packet pass."""
+    family, prefix = ("0x86dd", "NXM_NX_IPV6") if is_ipv6 else ("0x0800", "NXM_OF_IP")
+    return (
+        f"learn(table={Table.ANSWERS},idle_timeout={_ANSWER_S},priority=10,limit={_MOST_ANSWERS},"
+        f"cookie={answers(guest.vm_id, guest.nic_id):#x},{ZONE},eth_type={family},NXM_OF_IP_PROTO[],"
+        f"{prefix}_SRC[]={prefix}_DST[],{prefix}_DST[]={prefix}_SRC[],load:{ANSWER}->{KIND})"
+    )
