@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..errors import AwsOvsError
 from ..names import HOST_ERROR, POOL, RESTRICTED, VXLAN_PORT
-from . import listing, peer_list, reconcile, registration, security_groups
+from . import listing, open_nics, peer_list, reconcile, registration, security_groups
 from .plan import Outcome
 from .world import World
 
@@ -29,6 +29,7 @@ def check(world: World) -> list[dict[str, str]]:
         _networks(lines, world)
         _hosts(lines, world)
         _security_groups(lines, world)
+        _open_nics(lines, world)
     return lines
 
 
@@ -109,3 +110,12 @@ def _security_groups(lines: list[dict[str, str]], world: World) -> None:
         _add(lines, "security groups", "failed", str(problem))
     if not errors:
         _add(lines, "security groups", "ok", unreached or f"hosts, and nobody else, reach UDP {VXLAN_PORT} of hosts")
+
+
+def _open_nics(lines: list[dict[str, str]], world: World) -> None:
+    """Warn of NICs that let everything in; that may be meant so."""
+    try:
+        for warning in open_nics.look(world):
+            _add(lines, "open NICs", "warning", str(warning))
+    except AwsOvsError as error:
+        _add(lines, "open NICs", "failed", str(error))

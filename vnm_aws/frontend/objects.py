@@ -120,6 +120,21 @@ class Address(NamedTuple):
     network_id: int
 
 
+class OpenNic(NamedTuple):
+    """A NIC with an address in AWS, its own or an alias', that lets everything in.
+
+    Attributes:
+        network_id: the NIC's own network, also when an alias has the address.
+        by: the security groups that let everything in, ID and name; none when the NIC has no groups.
+        others: the IDs of its other groups.
+    """
+
+    nic_id: int
+    network_id: int
+    by: tuple[tuple[int, str], ...]
+    others: tuple[int, ...]
+
+
 class AwsVm(NamedTuple):
     """A VM and its addresses in AWS. `on_host`: it is on the host now, and stays."""
 
@@ -130,6 +145,7 @@ class AwsVm(NamedTuple):
     host: str
     addresses: tuple[Address, ...]
     user_template: dict[str, str]
+    open_nics: tuple[OpenNic, ...] = ()
 
 
 class Hook(NamedTuple):
@@ -225,7 +241,7 @@ def read_vm(element: etree._Element) -> AwsVm:
         Address(_text(nic, PRIVATE_IP), _text(nic, EXTERNAL_IP), _text(nic, ALLOCATION_ID), _number(nic, "NETWORK_ID"))
         for kind in ("NIC", "NIC_ALIAS")
         for nic in element.iterfind(f"TEMPLATE/{kind}")
-        if _text(nic, "VN_MAD") == DRIVER and _text(nic, PRIVATE_IP)
+        if _has_address(nic)
     ]
     return AwsVm(
         _number(element, "ID"),
@@ -235,7 +251,36 @@ def read_vm(element: etree._Element) -> AwsVm:
         "" if last is None else _text(last, "HOSTNAME"),
         tuple(addresses),
         _plain(element.find("USER_TEMPLATE")),
+        tuple(_open_nics(element)) if addresses else (),
     )
+
+
+def _open_nics(vm: etree._Element) -> Iterator[OpenNic]:
+    """Find the open NICs of a VM. Groups of an alias do not count: those of its parent hold for all addresses."""
+    reached = {_text(alias, "PARENT_ID") for alias in vm.iterfind("TEMPLATE/NIC_ALIAS") if _has_address(alias)}
+    letting_in = {
+        _number(rule, "SECURITY_GROUP_ID"): _text(rule, "SECURITY_GROUP_NAME")
+        for rule in vm.iterfind("TEMPLATE/SECURITY_GROUP_RULE")
+        if _lets_everything_in(rule)
+    }
+    for nic in vm.iterfind("TEMPLATE/NIC"):
+        if _text(nic, "VN_MAD") == DRIVER and (_has_address(nic) or _text(nic, "NIC_ID") in reached):
+            groups = [int(group) for group in _text(nic, "SECURITY_GROUPS").split(",") if group.isdecimal()]
+            by = tuple((group, letting_in[group]) for group in groups if group in letting_in)
+            if by or not groups:
+                others = tuple(group for group in groups if group not in letting_in)
+                yield OpenNic(_number(nic, "NIC_ID"), _number(nic, "NETWORK_ID"), by, others)
+
+
+def _has_address(nic: etree._Element) -> bool:
+    return _text(nic, "VN_MAD") == DRIVER and bool(_text(nic, PRIVATE_IP))
+
+
+def _lets_everything_in(rule: etree._Element) -> bool:
+    """Say whether a rule accepts whatever comes in; one for a network always has SIZE, and IP unless it has no addresses."""
+    if _text(rule, "PROTOCOL").upper() != "ALL" or _text(rule, "RULE_TYPE").upper() != "INBOUND":
+        return False
+    return not _text(rule, "IP") and not _text(rule, "SIZE")
 
 
 def read_hook(element: etree._Element) -> Hook:
