@@ -100,7 +100,7 @@ class Member(NamedTuple):
         words = more.split()
         zone = next((word.removeprefix(_ZONE) for word in words if word.startswith(_ZONE)), "0")
         gateways = tuple(word for word in words if word != _ANY_MAC and not word.startswith(_ZONE))
-        return cls(mac, _ANY_MAC in words, gateways, int(zone), number)
+        return cls(mac, _ANY_MAC in words, gateways, int(zone) if zone.isdecimal() else 0, number)
 
     def __str__(self) -> str:
         zone = [f"{_ZONE}{self.zone}"] if self.zone else []

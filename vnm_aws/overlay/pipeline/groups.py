@@ -6,7 +6,8 @@ IN_RULES has what others may begin, OUT_RULES what the guest may begin. A packet
 - CONNECTION: TCP, UDP and ICMP pass connection tracking, in a zone of the NIC's own, and what counts is how the connection
   began: each packet of it, in either direction, is looked up by the addresses and ports of the first one. So a rule that goes
   ends its connections at once, one that comes back lets them go on, and nothing but these flows has to change.
-- PACKET: other protocols, and ICMP messages that belong to no connection, are looked up by what is in them.
+- STRAY: ICMP messages that belong to no connection are looked up by what is in them.
+- PACKET: so are other protocols, which connection tracking does not know on all datapaths.
 - ANSWER: packets of such protocols whose addresses are those of a packet that has passed the other way a short while ago
   (ANSWERS has them) are looked up among the rules of the other direction.
 - MIDDLE: after a live migration and the like connection tracking does not know the guest's TCP connections. For a time, a
@@ -28,7 +29,7 @@ from . import FROM_GUEST_MATCH, KIND, OUTPUT_PORT, OUTPUT_PORT_BITS, TO_GUEST, T
 from . import VnetTable as Table
 from .flow import add, answers, for_a_time, goto, in_network, network_cookie, picked_up, port_cookie
 
-CONNECTION, PACKET, ANSWER, MIDDLE, INVALID = range(5)
+CONNECTION, PACKET, ANSWER, STRAY, MIDDLE, INVALID = range(6)
 FIRST_PRIORITY, _LAST_PRIORITY = 65000, 100
 MOST_FLOWS = 65536
 """Flows of a NIC: what Open vSwitch changes within a second or two."""
@@ -119,7 +120,7 @@ def _directions() -> Iterator[tuple[int, int, str, str]]:
         connection, packet, answer = (f",{way},reg4={kind << 16:#x}/0x70000" for kind in (CONNECTION, PACKET, ANSWER))
         for protocol in ("icmp", "icmp6"):
             match = f"{connection},ct_state=+inv+trk,{protocol}"
-            yield Table.DIRECTION, 110, match, f"{_set_kind(PACKET)},{goto(own)}"
+            yield Table.DIRECTION, 110, match, f"{_set_kind(STRAY)},{goto(own)}"
         yield Table.DIRECTION, 100, f"{connection},ct_state=+inv+trk", f"{_set_kind(INVALID)},{goto(own)}"
         yield Table.DIRECTION, 90, f"{connection},ct_state=+rpl+trk", goto(other)
         yield Table.DIRECTION, 80, connection, goto(own)
@@ -137,21 +138,23 @@ def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
     table, end = (Table.IN_RULES, "src") if inbound else (Table.OUT_RULES, "dst")
     opposite = "dst" if inbound else "src"
     connection = _Fields(CONNECTION, f"ct_nw_{end}", f"ct_ipv6_{end}", "ct_tp_dst", "ct_tp_src")
-    packet = _Fields(PACKET, f"nw_{end}", f"ipv6_{end}", "", "icmp_type")
+    packet = _Fields(PACKET, f"nw_{end}", f"ipv6_{end}", "", "")
+    stray = packet._replace(kind=STRAY, icmp_type="icmp_type")
     answer = _Fields(ANSWER, f"nw_{opposite}", f"ipv6_{opposite}", "", "")
     middle = _Fields(MIDDLE, f"nw_{opposite}", f"ipv6_{opposite}", "tp_src", "")
-    cookie, accept, seconds = port_cookie(guest.vm_id, guest.nic_id), goto(Table.ACCEPTED), guest.picks_up_until - now
+    cookie, own = port_cookie(guest.vm_id, guest.nic_id), picked_up(guest.vm_id, guest.nic_id)
+    zone, accept, seconds = guest.zone, goto(Table.ACCEPTED), guest.picks_up_until - now
+    wait = [f"{_wait(guest, is_ipv6)},{accept}" for is_ipv6 in (False, True)]
     for number, rule in rules:
         priority = FIRST_PRIORITY - number
-        yield from _flows(cookie, table, priority, guest.zone, rule, connection, accept)
-        if rule.protocol not in (TCP, UDP):
-            wait = [f"{_wait(guest, is_ipv6)},{accept}" for is_ipv6 in (False, True)]
-            yield from _flows(cookie, table, priority, guest.zone, rule, packet, *wait)
+        yield from _flows(cookie, table, priority, zone, rule, connection, accept)
+        if rule.protocol in (ALL, ICMP, ICMPV6):
+            yield from _flows(cookie, table, priority, zone, rule, stray, accept)
         if rule.protocol in (ALL, IPSEC):
-            yield from _flows(cookie, table, priority, guest.zone, rule, answer, accept)
+            yield from _flows(cookie, table, priority, zone, rule, packet, *wait)
+            yield from _flows(cookie, table, priority, zone, rule, answer, accept)
         if rule.protocol in (ALL, TCP) and seconds > 0:
-            own = picked_up(guest.vm_id, guest.nic_id)
-            for line in _flows(own, table, priority, guest.zone, rule, middle, accept):
+            for line in _flows(own, table, priority, zone, rule, middle, accept):
                 yield for_a_time(line, seconds)
     if seconds > 0:
         yield from _pick_up(guest, inbound, seconds)
