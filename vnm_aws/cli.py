@@ -330,8 +330,8 @@ def check(ctx: click.Context, as_json: bool) -> None:
     It looks at settings, OpenNebula, EC2, hooks, networks, hosts, Elastic IPs, VMs, peers, and at the security groups of AWS
     that the hosts are in: whether they let hosts, and nobody else, into the tunnels.
 
-    It warns of NICs with an address in AWS whose own security groups let everything in. That may be meant so: a warning does
-    not change the exit code.
+    It names VMs that the present rules of their own security groups did not reach, and warns of NICs with an address in AWS
+    that let everything in. That may be meant so: a warning does not change the exit code.
     """
     lines = health.check(_world(ctx))
     _print(lines, ("CHECK", "STATUS", "DETAIL"), as_json)

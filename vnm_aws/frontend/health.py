@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..errors import AwsOvsError
 from ..names import HOST_ERROR, POOL, RESTRICTED, VXLAN_PORT
-from . import listing, open_nics, peer_list, reconcile, registration, security_groups
+from . import listing, peer_list, reconcile, registration, security_groups, vm_groups
 from .plan import Outcome
 from .world import World
 
@@ -29,7 +29,7 @@ def check(world: World) -> list[dict[str, str]]:
         _networks(lines, world)
         _hosts(lines, world)
         _security_groups(lines, world)
-        _open_nics(lines, world)
+        _groups_of_vms(lines, world)
     return lines
 
 
@@ -112,10 +112,14 @@ def _security_groups(lines: list[dict[str, str]], world: World) -> None:
         _add(lines, "security groups", "ok", unreached or f"hosts, and nobody else, reach UDP {VXLAN_PORT} of hosts")
 
 
-def _open_nics(lines: list[dict[str, str]], world: World) -> None:
-    """Warn of NICs that let everything in; that may be meant so."""
+def _groups_of_vms(lines: list[dict[str, str]], world: World) -> None:
+    """Add which VMs have not the present rules of their groups, and warn of NICs that let everything in."""
     try:
-        for warning in open_nics.look(world):
+        failed, waiting = vm_groups.not_up_to_date(world)
+        for status, problems in (("failed", failed), ("warning", waiting)):
+            for problem in problems:
+                _add(lines, "rules of VMs", status, str(problem))
+        for warning in vm_groups.open_nics(world):
             _add(lines, "open NICs", "warning", str(warning))
     except AwsOvsError as error:
-        _add(lines, "open NICs", "failed", str(error))
+        _add(lines, "groups of VMs", "failed", str(error))

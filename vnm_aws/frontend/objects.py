@@ -148,6 +148,15 @@ class AwsVm(NamedTuple):
     open_nics: tuple[OpenNic, ...] = ()
 
 
+class Group(NamedTuple):
+    """A security group of VMs. To some of them its present rules are on their way, to others they did not come."""
+
+    group_id: int
+    name: str
+    waiting: tuple[int, ...]
+    failed: tuple[int, ...]
+
+
 class Hook(NamedTuple):
     """A registered hook."""
 
@@ -281,6 +290,16 @@ def _lets_everything_in(rule: etree._Element) -> bool:
     if _text(rule, "PROTOCOL").upper() != "ALL" or _text(rule, "RULE_TYPE").upper() != "INBOUND":
         return False
     return not _text(rule, "IP") and not _text(rule, "SIZE")
+
+
+def read_group(element: etree._Element) -> Group:
+    """Read a SECURITY_GROUP element."""
+    return Group(
+        _number(element, "ID"),
+        _text(element, "NAME"),
+        _ids(element, "OUTDATED_VMS/ID") + _ids(element, "UPDATING_VMS/ID"),
+        _ids(element, "ERROR_VMS/ID"),
+    )
 
 
 def read_hook(element: etree._Element) -> Hook:

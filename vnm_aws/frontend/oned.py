@@ -21,7 +21,7 @@ from pyone.server_xrpc import OneServerXRPC
 from ..addresses import shown
 from ..errors import AwsOvsError
 from . import objects
-from .objects import AwsVm, Hook, Host, Network
+from .objects import AwsVm, Group, Hook, Host, Network
 
 _ENDPOINT = "http://localhost:2633/RPC2"
 _EVERYBODYS, _ALL = -2, -1
@@ -197,6 +197,11 @@ class Oned:
     def update_vm(self, vm_id: int, values: Mapping[str, str]) -> None:
         """Add or replace attributes of a VM's user template; the others stay."""
         self._change("vm.update", vm_id, template(values), _APPEND)
+
+    def security_groups(self) -> list[Group]:
+        """Read all security groups of VMs."""
+        pool = self._call("secgrouppool.info", _EVERYBODYS, _ALL, _ALL)
+        return [objects.read_group(item) for item in pool.iterfind("SECURITY_GROUP")]
 
     def hooks(self) -> list[Hook]:
         """Read all hooks."""

@@ -144,6 +144,10 @@ def vm_update(state: State, vm_id: int, text: str, how: int) -> int:
     return vm_id
 
 
+def secgrouppool_info(state: State, owner: int, first: int, last: int) -> str:
+    return pool("SECURITY_GROUP_POOL", (group.xml() for group in descending(state.groups, first, last)))
+
+
 def hookpool_info(state: State) -> str:
     return pool("HOOK_POOL", (hook.xml() for hook in descending(state.hooks)))
 

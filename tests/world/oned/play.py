@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from . import methods
 from . import vm as oned_vm
 from .control import Control
-from .state import Hook, State
+from .state import Group, Hook, State
 from .template import Template, from_element, parse
 from .vm import ACTIVE, RUNNING, Vm
 from .vnet import ERROR, LOCK_CREATE, READY, UPDATE_FAILURE, AddressRange
@@ -124,6 +124,11 @@ class Play(Control):
     def remove_vm(self, vm_id: int) -> None:
         """Forget a VM, as oned does only when its database is purged."""
         self.forget("VM", vm_id)
+
+    def set_group(self, group_id: int, name: str, **vms: Sequence[int]) -> None:
+        """Let a security group have the VMs of these lists: UPDATED, OUTDATED, UPDATING and ERROR."""
+        with self._lock:
+            self._state.groups[group_id] = Group(group_id, name, {key: tuple(ids) for key, ids in vms.items()})
 
     def lease(self, vnet_id: int, range_id: int, vm_id: int) -> str:
         """Give a VM (-1: nobody, it is only held) the first free address of a range; the address.

@@ -106,6 +106,23 @@ class Hook:
         )
 
 
+@dataclass
+class Group:
+    """A security group: which VMs have its rules is what a test says, by the names of oned's lists."""
+
+    group_id: int
+    name: str
+    vms: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def xml(self) -> str:
+        """Write the document of a group in one.secgrouppool.info, as SecurityGroup::to_xml; all accept everything."""
+        lists = "".join(
+            ids(f"{name}_VMS", self.vms.get(name, ())) for name in ("UPDATED", "OUTDATED", "UPDATING", "ERROR")
+        )
+        rules = Template(("RULE", {"PROTOCOL": "ALL", "RULE_TYPE": kind}) for kind in ("OUTBOUND", "INBOUND"))
+        return f"<SECURITY_GROUP><ID>{self.group_id}</ID><NAME>{self.name}</NAME>{lists}{rules.xml()}</SECURITY_GROUP>"
+
+
 T = TypeVar("T")
 
 
@@ -118,6 +135,7 @@ class State:
         self.vnets: dict[int, VirtualNetwork] = {}
         self.vms: dict[int, Vm] = {}
         self.hooks: dict[int, Hook] = {}
+        self.groups: dict[int, Group] = {0: Group(0, "default")}
         self.next_ids = {"CLUSTER": 100, "HOST": 0, "VNET": 0, "VM": 0, "HOOK": 0}
         self.raft_state, self.server_id = 0, -1
         # What install.sh adds to oned.conf: the kind of object, and the attribute that only administrators may set.

@@ -259,6 +259,9 @@ class RealOned(server.Oned):
         except CallError as error:
             raise OneError(wire.NO_EXISTS, str(error), number) from None
 
+    def set_group(self, group_id: int, name: str, **vms: Sequence[int]) -> None:
+        cannot("knows itself which VMs have the rules of a group")
+
     def load(self, document: bytes) -> None:
         cannot("makes its objects itself, not from documents")
 

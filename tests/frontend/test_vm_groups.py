@@ -1,4 +1,4 @@
-"""NICs with an address in AWS that let everything in: `oneaws check` warns of them, and its commands close them."""
+"""Security groups of VMs: what `oneaws check` says of open NICs, and of VMs that rules did not reach."""
 
 from __future__ import annotations
 
@@ -219,3 +219,34 @@ def test_it_needs_no_further_call(site: Site) -> None:
     site.cloud.forget_calls()
     assert len(said(site.cloud)) == 1
     assert [*site.cloud.oned.calls(), *site.cloud.ec2.calls()] == calls
+
+
+def test_vms_that_rules_did_not_reach_are_named(site: Site) -> None:
+    vm_ids = [run(site, number, groups="100") for number in range(5)]
+    site.reconcile()
+    site.cloud.oned.set_group(100, "web", UPDATED=vm_ids[:1], ERROR=vm_ids[1:])
+    site.cloud.oned.set_group(101, "old", ERROR=[4711])
+    lines = json.loads(site.cloud.oneaws("check", "--json", code=1).stdout)
+    assert [line for line in lines if line["STATUS"] != "ok"] == [
+        {
+            "CHECK": "rules of VMs",
+            "STATUS": "failed",
+            "DETAIL": f"the rules of security group 100 (web) did not reach VM {', '.join(map(str, vm_ids[1:4]))} and 1 more; "
+            f"run 'onesecgroup commit 100 --recover'; what a host refused is in ERROR of 'onevm show {vm_ids[1]}'",
+        }
+    ]
+
+
+def test_rules_that_are_on_their_way_are_no_failure(site: Site) -> None:
+    first, second = (run(site, number, groups="100") for number in range(2))
+    site.reconcile()
+    site.cloud.oned.set_group(100, "web", OUTDATED=[second], UPDATING=[first])
+    lines = json.loads(site.cloud.oneaws("check", "--json").stdout)
+    assert [(line["CHECK"], line["STATUS"], line["DETAIL"]) for line in lines if line["STATUS"] != "ok"] == [
+        (
+            "rules of VMs",
+            "warning",
+            f"the rules of security group 100 (web) are on their way to VM {first}, {second}; when these do not become fewer, "
+            "run 'onesecgroup commit 100 --recover'",
+        )
+    ]

@@ -1,7 +1,4 @@
-"""Find the NICs with an address in AWS that let everything in, so that whoever AWS lets through reaches all their ports.
-
-OpenNebula gives every new network the group `default`, which accepts everything, and groups only add up.
-"""
+"""Look at OpenNebula's security groups of VMs: which NICs they leave open, and which VMs have not their present rules."""
 
 from __future__ import annotations
 
@@ -9,24 +6,24 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from ..errors import AwsOvsError
-from .objects import Network, OpenNic
+from .objects import Group, Network, OpenNic
 from .world import World
 
 _DEFAULT = 0
-"""The ID of OpenNebula's group `default`."""
+"""The ID of OpenNebula's group `default`. It accepts everything, and oned puts it into every new network."""
 
 
-def look(world: World) -> list[AwsOvsError]:
-    """Name them, in a sentence for those of a network that have the same groups, with the commands that close them."""
+def open_nics(world: World) -> list[AwsOvsError]:
+    """Name the NICs with an address in AWS that let everything in, those of a network with the same groups together."""
     alike: dict[tuple[object, ...], list[tuple[int, OpenNic]]] = defaultdict(list)
     for vm in sorted(world.vms, key=lambda vm: vm.vm_id):
         for nic in vm.open_nics if vm.on_host else ():
             alike[nic.network_id, nic.by, nic.others].append((vm.vm_id, nic))
     networks = {network.network_id: network for network in world.networks}
-    return [_error(nics, networks) for _, nics in sorted(alike.items())]
+    return [_open(nics, networks) for _, nics in sorted(alike.items())]
 
 
-def _error(nics: Sequence[tuple[int, OpenNic]], networks: Mapping[int, Network]) -> AwsOvsError:
+def _open(nics: Sequence[tuple[int, OpenNic]], networks: Mapping[int, Network]) -> AwsOvsError:
     vm_id, nic = nics[0]
     network = networks.get(nic.network_id)
     names = ", ".join(f"NIC {nic.nic_id} of VM {vm_id}" for vm_id, nic in nics[:3])
@@ -57,3 +54,31 @@ def _close_network(nic: OpenNic, network: Network | None) -> str:
     given = network.template.get("SECURITY_GROUPS", "").split(",") if network else []
     kept = " and ".join(str(group) for group, _ in nic.by if str(group) in given)
     return f"; new NICs get {kept} until 'onevnet update {nic.network_id}' changes SECURITY_GROUPS" if kept else ""
+
+
+def not_up_to_date(world: World) -> tuple[list[AwsOvsError], list[AwsOvsError]]:
+    """Look for VMs on hosts of ours that have not the present rules of a group.
+
+    Returns:
+        the groups with VMs that did not get them, and to which oned brings them no more; those with VMs whose turn is to come.
+    """
+    here = {vm_id for host in world.hosts if host.cluster_id in world.served for vm_id in host.vms}
+    groups = world.oned.security_groups()
+    failed = [_failed(group, vms) for group in groups if (vms := sorted(here.intersection(group.failed)))]
+    return failed, [_waiting(group, vms) for group in groups if (vms := sorted(here.intersection(group.waiting)))]
+
+
+def _failed(group: Group, vms: Sequence[int]) -> AwsOvsError:
+    what = f"the rules of security group {group.group_id} ({group.name}) did not reach {_named(vms)}"
+    retry = f"run 'onesecgroup commit {group.group_id} --recover'"
+    return AwsOvsError(what, f"{retry}; what a host refused is in ERROR of 'onevm show {vms[0]}'")
+
+
+def _waiting(group: Group, vms: Sequence[int]) -> AwsOvsError:
+    what = f"the rules of security group {group.group_id} ({group.name}) are on their way to {_named(vms)}"
+    return AwsOvsError(what, f"when these do not become fewer, run 'onesecgroup commit {group.group_id} --recover'")
+
+
+def _named(vms: Sequence[int]) -> str:
+    more = f" and {len(vms) - 3} more" if len(vms) > 3 else ""
+    return f"VM {', '.join(map(str, vms[:3]))}{more}"
