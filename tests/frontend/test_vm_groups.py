@@ -11,6 +11,7 @@ from lxml import etree
 
 from tests.world.oned.vm import Element
 from vnm_aws.frontend.objects import STATE_MONITORED
+from vnm_aws.rules import Groups
 
 from .cloud import Cloud
 from .following import Site, settle
@@ -193,6 +194,8 @@ def test_nics_without_an_address_in_aws_and_vms_that_do_not_run_are_nobodys_busi
         ({"RULE_TYPE": "inbound", "PROTOCOL": "all"}, True),
         ({"RULE_TYPE": "Inbound", "PROTOCOL": "ALL", "IP": "", "SIZE": ""}, True),
         ({"RULE_TYPE": "OUTBOUND", "PROTOCOL": "ALL"}, False),
+        ({"RULE_TYPE": "INBOUND", "PROTOCOL": "ALL", "IP6_GLOBAL": "2001:db8::1", "SIZE": "256"}, False),
+        ({"RULE_TYPE": "INBOUND", "PROTOCOL": "ALL", "NETWORK_ID": "4"}, False),
         ({"RULE_TYPE": "INBOUND", "PROTOCOL": "TCP"}, False),
         ({"RULE_TYPE": "INBOUND", "PROTOCOL": "ALL", "IP": "10.0.0.0", "SIZE": "256"}, False),
         (
@@ -204,6 +207,8 @@ def test_nics_without_an_address_in_aws_and_vms_that_do_not_run_are_nobodys_busi
 def test_what_counts_is_a_rule_for_everything_from_everywhere(site: Site, rule: dict[str, str], is_open: bool) -> None:
     vm_id = run(site, 0, groups="107")
     set_rules(site.cloud, vm_id, {"SECURITY_GROUP_ID": "107", "SECURITY_GROUP_NAME": "mine", **rule})
+    read = Groups(etree.fromstring(site.cloud.oned.document("VM", vm_id))).of_nic("107", "SECURITY_GROUPS") or ()
+    assert [rule.inbound and rule.is_open for rule in read] == [is_open], "nodes understand it otherwise"
     sentences = settled(site)
     assert len(sentences) == is_open
     assert all("by security group 107 (mine); run 'onesecgroup clone 107 network-0' and" in one for one in sentences)

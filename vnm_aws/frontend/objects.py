@@ -286,10 +286,10 @@ def _has_address(nic: etree._Element) -> bool:
 
 
 def _lets_everything_in(rule: etree._Element) -> bool:
-    """Say whether a rule accepts whatever comes in; one for a network always has SIZE, and IP unless it has no addresses."""
+    """Say whether a rule accepts whatever comes in, as nodes read it (`rules.py`)."""
     if _text(rule, "PROTOCOL").upper() != "ALL" or _text(rule, "RULE_TYPE").upper() != "INBOUND":
         return False
-    return not _text(rule, "IP") and not _text(rule, "SIZE")
+    return not any(_text(rule, key) for key in ("IP", "IP6", "IP6_GLOBAL", "IP6_ULA", "SIZE", "NETWORK_ID"))
 
 
 def read_group(element: etree._Element) -> Group:
