@@ -287,10 +287,10 @@ def test_a_connection_table_that_is_nearly_full_is_named(lab: Lab, host: Host) -
 def test_a_small_connection_table_is_named_and_enlarged_and_a_large_one_stays(lab: Lab, host: Host) -> None:
     path = "/proc/sys/net/netfilter/nf_conntrack_max"
     host.run(["sh", "-ec", f"echo 4096 >/root/most; mount --bind /root/most {path}"])
-    assert_says(host, (f"net.netfilter.nf_conntrack_max is 4096, less than 1048576; {RESTORE}",))
+    assert_says(host, (f"net.netfilter.nf_conntrack_max is 4096, less than 5242880; {RESTORE}",))
     host.run(["aws-ovs", "restore"])
-    assert host.run(["cat", path]).stdout == "1048576"
+    assert host.run(["cat", path]).stdout == "5242880"
     wait_until_clean(lab, host)
-    host.run(["sh", "-ec", f"echo 2000000 >{path}; aws-ovs check; aws-ovs restore"])
-    assert host.run(["cat", path]).stdout == "2000000\n"
+    host.run(["sh", "-ec", f"echo 8000000 >{path}; aws-ovs check; aws-ovs restore"])
+    assert host.run(["cat", path]).stdout == "8000000\n"
     host.run(["umount", path])
