@@ -19,9 +19,12 @@ ALL, TCP, UDP, ICMP, ICMPV6, IPSEC = "ALL", "TCP", "UDP", "ICMP", "ICMPV6", "IPS
 PROTOCOLS = (ALL, TCP, UDP, ICMP, ICMPV6, IPSEC)
 _DIRECTIONS = ("INBOUND", "OUTBOUND")
 _ADDRESSES = ("IP", "IP6", "IP6_GLOBAL", "IP6_ULA")
+_WORDS = ("RULE_TYPE", "PROTOCOL", "RANGE", "ICMP_TYPE", "ICMPV6_TYPE", *_ADDRESSES, "SIZE")
 _MAPPED = 0xFFFF
 """The upper 96 bits of an IPv6 address that stands for an IPv4 one."""
 _PORT = 65535
+_MOST_PORTS = 65536
+"""Ports and ranges in the rules of a VM. A document has room for millions, which would take seconds and hundreds of MiB."""
 
 
 class Net(NamedTuple):
@@ -82,9 +85,10 @@ class Groups:
     """Give the rules of each security group of a VM document; a group's are read when a NIC needs them."""
 
     def __init__(self, root: etree._Element) -> None:
-        self._elements = root.findall("TEMPLATE/SECURITY_GROUP_RULE")
+        self._root = root
         self._rules: dict[int, tuple[Rule, ...]] = {}
-        self._by_group: dict[str, list[dict[str, str]]] | None = None
+        self._by_group: dict[str, list[etree._Element]] | None = None
+        self._ports = 0
 
     def of_nic(self, text: str, what: str) -> tuple[Rule, ...] | None:
         """List the rules of a NIC's groups, in the order of the groups' IDs.
@@ -109,34 +113,51 @@ class Groups:
 
     def _of_group(self, group_id: int) -> tuple[Rule, ...]:
         if group_id not in self._rules:
-            self._rules[group_id] = tuple(_read(group_id, texts) for texts in self._texts(group_id))
+            self._rules[group_id] = tuple(self._rule(group_id, element) for element in self._of_id(str(group_id)))
         return self._rules[group_id]
 
-    def _texts(self, group_id: int) -> list[dict[str, str]]:
+    def _of_id(self, group_id: str) -> list[etree._Element]:
         if self._by_group is None:
             self._by_group = {}
-            for element in self._elements:
-                texts = dict(document.texts(element))
-                self._by_group.setdefault(texts.get("SECURITY_GROUP_ID", ""), []).append(texts)
-        return self._by_group.get(str(group_id), [])
+            for element in self._root.iterfind("TEMPLATE/SECURITY_GROUP_RULE"):
+                for name in element.iterfind("SECURITY_GROUP_ID"):
+                    self._by_group.setdefault((name.text or "").strip(), []).append(element)
+        return self._by_group.get(group_id, [])
+
+    def _rule(self, group_id: int, element: etree._Element) -> Rule:
+        """Read a rule; it is named in errors by its group and its words."""
+        texts: dict[str, str] = {}
+        twice = ""
+        for key, text in document.texts(element):
+            twice = key if key in texts else twice
+            texts[key] = text
+        try:
+            if twice:
+                raise ValueError(f"it has {shown(twice)} twice")
+            self._ports += texts.get("RANGE", "").count(",")
+            if self._ports > _MOST_PORTS:
+                raise ValueError(f"with it the rules of the VM have more than {_MOST_PORTS} ports and ranges")
+            return _read(group_id, texts)
+        except ValueError as error:
+            name = shown(texts.get("SECURITY_GROUP_NAME", ""))[1:-1]
+            words = " ".join(texts[key] for key in _WORDS if texts.get(key))
+            what = f"security group {group_id} ({name}), rule {shown(words)}: {error}"
+            raise AwsOvsError(what, f"correct it: onesecgroup update {group_id}") from None
 
 
 def _read(group_id: int, texts: dict[str, str]) -> Rule:
-    """Read a rule; it is named in errors by its group and its words."""
     name = texts.get("SECURITY_GROUP_NAME", "")
-    direction, protocol = texts.get("RULE_TYPE", "").upper(), texts.get("PROTOCOL", "").upper()
-    try:
-        if direction not in _DIRECTIONS:
-            raise ValueError(f"RULE_TYPE {shown(direction)} is neither INBOUND nor OUTBOUND")
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"PROTOCOL {shown(protocol)} is none of {', '.join(PROTOCOLS)}")
-        ports = _ports(texts.get("RANGE", ""), protocol)
-        return Rule(group_id, name, direction == "INBOUND", protocol, ports, _icmp_type(texts, protocol), _nets(texts))
-    except ValueError as error:
-        keys = ("RULE_TYPE", "PROTOCOL", "RANGE", "ICMP_TYPE", "ICMPV6_TYPE", *_ADDRESSES, "SIZE")
-        words = " ".join(texts[key] for key in keys if texts.get(key))
-        what = f"security group {group_id} ({shown(name)[1:-1]}), rule {shown(words)}: {error}"
-        raise AwsOvsError(what, f"correct it: onesecgroup update {group_id}") from None
+    direction, protocol = _word(texts.get("RULE_TYPE", "")), _word(texts.get("PROTOCOL", ""))
+    if direction not in _DIRECTIONS:
+        raise ValueError(f"RULE_TYPE {shown(direction)} is neither INBOUND nor OUTBOUND")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"PROTOCOL {shown(protocol)} is none of {', '.join(PROTOCOLS)}")
+    ports = _ports(texts.get("RANGE", ""), protocol)
+    return Rule(group_id, name, direction == "INBOUND", protocol, ports, _icmp_type(texts, protocol), _nets(texts))
+
+
+def _word(text: str) -> str:
+    return text.upper() if text.isascii() else text  # a dotless i would become an I
 
 
 def _ports(text: str, protocol: str) -> tuple[tuple[int, int], ...]:
@@ -175,7 +196,8 @@ def _nets(texts: dict[str, str]) -> tuple[Net, ...] | None:
         return () if size or texts.get("NETWORK_ID") else None
     if not re.fullmatch(r"[0-9]{1,39}", size):
         raise ValueError(f"SIZE {shown(size)} is no number of addresses")
-    return tuple(_net(address, int(size)) for address in addresses) if int(size) else ()
+    nets = tuple(_net(address, int(size)) for address in addresses)
+    return nets if int(size) else ()
 
 
 def _net(text: str, size: int) -> Net:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vnm_aws import document, names, vm
+from vnm_aws import document, names, rules, vm
 from vnm_aws.frontend import validation
 from vnm_aws.overlay import pipeline
 
@@ -18,9 +18,10 @@ INSTALL = REPOSITORY / "install.sh"
 OF_OPENNEBULA = REPOSITORY.parent / "shared/opennebula-7.2.0/etc/oned.conf"
 PLACES = {"VM": ("NIC/", "NIC_ALIAS/", "NIC_DEFAULT/"), "VNET": ("", "AR/")}
 
-# What is written in capitals in vm.py and document.py and is no attribute: elements, values, and words of sentences.
+# What is written in capitals in vm.py, document.py and rules.py and is no attribute: elements, values, and words of sentences.
 _ELEMENTS = {"VM", "TEMPLATE", "NIC", "NIC_ALIAS", "PCI", "DISK", "CONTEXT", "HISTORY_RECORDS", "HISTORY"}
-_WORDS = {"YES", "NO", "DUMMY", "GUEST_MTU", "XML", "IP4", "VNET"}
+_ELEMENTS |= {"SECURITY_GROUP_RULE"}
+_WORDS = {"YES", "NO", "DUMMY", "GUEST_MTU", "XML", "IP4", "VNET", "INBOUND", "OUTBOUND", *rules.PROTOCOLS}
 
 
 def table() -> dict[str, str]:
@@ -65,7 +66,7 @@ def added_lines(oned_conf: str) -> list[str]:
 def words_read() -> set[str]:
     """The words in capitals that the readers of the document look for, f-strings and names of constants resolved."""
     words = set()
-    for module in (vm, document):
+    for module in (vm, document, rules):
         for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text())):
             match node:
                 case ast.Constant(value=str(text)):
@@ -77,7 +78,7 @@ def words_read() -> set[str]:
 
 def test_every_attribute_that_the_driver_reads_has_its_row() -> None:
     read = words_read()
-    assert {"TARGET", "AWS_PRIVATE_IP", "IP6_ULA", "FLOATING_ONLY", "ATTACH"} <= read
+    assert {"TARGET", "AWS_PRIVATE_IP", "IP6_ULA", "FLOATING_ONLY", "ATTACH", "RANGE", "SECURITY_GROUP_ID"} <= read
     rows = {*table(), "ETH", "_MTU"}  # ETHx_MTU
     assert read - rows - _ELEMENTS - _WORDS == set()
 

@@ -20,6 +20,7 @@ Each rule has a priority of its own, so flows of several rules may overlap, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from ...errors import AwsOvsError
@@ -66,9 +67,10 @@ def port(guest: GuestPort, ofport: int, now: int) -> list[str]:
         AwsOvsError: its rules need too many flows.
     """
     cookie, zone = port_cookie(guest.vm_id, guest.nic_id), guest.zone
-    lines = [line for inbound in (True, False) for line in _rules(guest, inbound, now)]
+    of_rules = (line for inbound in (True, False) for line in _rules(guest, inbound, now))
+    lines = list(islice(of_rules, MOST_FLOWS + 1))  # there could be millions
     if len(lines) > MOST_FLOWS:
-        what = f"NIC {guest.nic_id}: the rules of its security groups need {len(lines)} flows, more than {MOST_FLOWS}"
+        what = f"NIC {guest.nic_id}: the rules of its security groups need more than {MOST_FLOWS} flows"
         raise AwsOvsError(what, "give it fewer groups, or groups with fewer and larger blocks of addresses and ports")
     if guest.filter_ip:
         request = f"udp,in_port={ofport},nw_src=0.0.0.0,nw_dst=255.255.255.255,tp_src=68,tp_dst=67"
@@ -132,8 +134,8 @@ def _directions() -> Iterator[tuple[int, int, str, str]]:
 def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
     """Write the flows of the rules of one direction."""
     rules = effective(guest.rules or (), inbound)
-    if len(rules) > FIRST_PRIORITY - _LAST_PRIORITY:
-        what = f"NIC {guest.nic_id}: its security groups have {len(rules)} rules for one direction"
+    if rules and rules[-1][0] > FIRST_PRIORITY - _LAST_PRIORITY:
+        what = f"NIC {guest.nic_id}: its security groups have {len(guest.rules or ())} rules"
         raise AwsOvsError(what, f"give it groups with at most {FIRST_PRIORITY - _LAST_PRIORITY} together")
     table, end = (Table.IN_RULES, "src") if inbound else (Table.OUT_RULES, "dst")
     opposite = "dst" if inbound else "src"
