@@ -199,8 +199,7 @@ class Lab:
             else:
                 concerned |= self._call(step)
         if follow:
-            for vm_id in concerned:
-                self.follow(vm_id)
+            self.follow(*concerned)
             self.vpc.settle()
 
     def _call(self, step: Step) -> set[int]:
@@ -220,13 +219,15 @@ class Lab:
         self._documents[seen.vm_id] = seen.without_attaching() if step.action == "clean" else seen
         return {seen.vm_id}
 
-    def follow(self, vm_id: int) -> None:
-        """What the front-end does for a running VM: its addresses in AWS go to the host where it is."""
-        guest = self.hypervisor.guests.get(vm_id)
-        if guest is None or guest.host is None:
-            return
-        self._tell_private_ips({one.private_ip for one in self._documents[vm_id].elastic})
-        eni = guest.host.instance.eni_id
+    def follow(self, *vm_ids: int) -> None:
+        """What the front-end does for running VMs: their addresses in AWS go to the hosts where they are."""
+        guests = {vm_id: self.hypervisor.guests.get(vm_id) for vm_id in vm_ids}
+        running = {vm_id: guest.host for vm_id, guest in guests.items() if guest and guest.host}
+        self._tell_private_ips({one.private_ip for vm_id in running for one in self._documents[vm_id].elastic})
+        for vm_id, host in running.items():
+            self._lead(vm_id, host.instance.eni_id)
+
+    def _lead(self, vm_id: int, eni: str) -> None:
         for one in self._documents[vm_id].elastic:
             known = one.public_ip and self._associated(one.public_ip, one.private_ip)
             if one.public_ip and not known:
