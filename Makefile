@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`; both set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup machines demo quick test test-all test-kernel test-oned unit frontend lab smoke lint bench replay clean
+.PHONY: help setup machines demo quick test test-all test-kernel test-oned unit frontend lab smoke lint bench replay verdicts clean
 
 PYTHON := .venv/bin/python
 CODE := $(wildcard vnm_aws tests bench)
@@ -72,6 +72,10 @@ replay: ## play a recording in the lab and check it: make replay RECORDING=DIR
 	@[ -f "$(RECORDING)/sequence.json" ] || { echo "replay: $(RECORDING) has no sequence.json; name a directory in the format of tests/recordings/deploy" >&2; exit 2; }
 	@tests/bootstrap $(filter machines,$(HOSTS))
 	$(PYTHON) -m tests.lab.support.replay "$(RECORDING)"
+
+verdicts: ## try cases of security groups in the lab: make verdicts CASES=tests/verdicts/sample.json
+	@tests/bootstrap $(filter machines,$(HOSTS))
+	@$(PYTHON) -m tests.verdicts $(if $(CASES),"$(CASES)")
 
 clean: ## remove .venv and what the tools left
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info bench/results.json demo-topology.svg

@@ -80,7 +80,7 @@ def ipv6(source: str, target: str, protocol: int, payload: bytes, hops: int = 25
 
 def udp6(source: str, target: str, ports: tuple[int, int], payload: bytes) -> bytes:
     """An IPv6 packet with UDP."""
-    return ipv6(source, target, 17, _summed(source, target, 17, _udp6(ports, payload), 6))
+    return ipv6(source, target, 17, summed(source, target, 17, _udp6(ports, payload), 6))
 
 
 def _udp6(ports: tuple[int, int], payload: bytes) -> bytes:
@@ -94,12 +94,17 @@ def icmp6(source: str, target: str, kind: int, body: bytes) -> bytes:
 
 def icmp6_payload(source: str, target: str, kind: int, body: bytes) -> bytes:
     """An ICMPv6 message alone."""
-    return _summed(source, target, 58, struct.pack("!BBH", kind, 0, 0) + body, 2)
+    return summed(source, target, 58, struct.pack("!BBH", kind, 0, 0) + body, 2)
 
 
-def _summed(source: str, target: str, protocol: int, message: bytes, at: int) -> bytes:
+def packed(address: str) -> bytes:
+    """An address of either family as bytes."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def summed(source: str, target: str, protocol: int, message: bytes, at: int) -> bytes:
     """Put the checksum, which covers the addresses too, into a message."""
-    ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target)
+    ends = packed(source) + packed(target)
     total = checksum(ends + struct.pack("!II", len(message), protocol) + message)
     return message[:at] + struct.pack("!H", total) + message[at + 2 :]
 
