@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.sampling import OPTION, Sampler
-from tests.verdicts.__main__ import SAMPLE, failures
+from tests.verdicts.__main__ import SAMPLE, failures, tell
 from tests.verdicts.cases import Case, load
 from tests.verdicts.chance import by_chance
 from tests.verdicts.edges import edges
 from tests.verdicts.trial import BATCH
 from tests.world.lab import Lab
 
-_REPOSITORY = Path(__file__).parents[2]
 CASES = [*load(SAMPLE), *edges(), *by_chance(63, seed=14)]
 MORE = by_chance(4 * BATCH, seed=15)
 
@@ -42,18 +36,13 @@ def test_what_chance_makes_passes_or_not_as_the_rules_say(lab: Lab, sampler: Sam
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_wrong_expectation_is_told_and_counted(tmp_path: Path) -> None:
+def test_a_wrong_expectation_is_told_and_counted(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """The tool can fail: a NIC without groups is open, whatever the case says."""
-    packet = {"direction": "in", "remote": "192.168.0.12", "protocol": "tcp", "port": 22}
-    case = {"name": "mine", "groups": {}, "nic": {"SECURITY_GROUPS": ""}, "packet": packet, "expect": "drop"}
-    file = tmp_path / "cases.json"
-    file.write_text(json.dumps([case]))
-    command = [sys.executable, "-m", "tests.verdicts", str(file)]
-    done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True)
-    lines = done.stdout.splitlines()
-    assert lines == [
-        "mine: tcp 192.168.0.12 port 40000 to 192.168.0.10 port 22 (in, VM on h1, other end on h2); "
+    right = edges()[0]
+    wrong = right._replace(name="mine", nic={**right.nic, "SECURITY_GROUPS": ""})
+    assert tell(lab, [right, wrong]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "mine: tcp 192.168.0.36 port 40000 to 192.168.0.10 port 22 (in, VM on h2, other end on h3); "
         "expected drop, seen pass",
-        "0 passed, 1 failed",
+        "1 passed, 1 failed",
     ]
-    assert done.returncode == 1

@@ -25,6 +25,16 @@ def failures(lab: Lab, cases: Sequence[Case]) -> Iterator[str]:
                 yield f"{one.case.name}: {one.sent}; expected {one.case.expect}, {one.outcome}"
 
 
+def tell(lab: Lab, cases: Sequence[Case]) -> int:
+    """Print what is not as expected, and how many cases are; the exit code."""
+    failed = 0
+    for line in failures(lab, cases):
+        print(line, flush=True)
+        failed += 1
+    print(f"{len(cases) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
 def main() -> int:
     """Try the cases of the file that the command line names, or those of the sample."""
     if len(sys.argv) > 2 or sys.argv[1:2] == ["--help"]:
@@ -32,20 +42,11 @@ def main() -> int:
         return 2
     try:
         cases = load(Path(sys.argv[1]) if sys.argv[1:] else SAMPLE)
-    except CasesError as why:
+        with Lab(_HOSTS) as lab:
+            return tell(lab, cases)
+    except (CasesError, UnavailableError) as why:
         print(f"verdicts: {why}", file=sys.stderr)
         return 2
-    failed = 0
-    try:
-        with Lab(_HOSTS) as lab:
-            for line in failures(lab, cases):
-                print(line, flush=True)
-                failed += 1
-    except UnavailableError as missing:
-        print(f"verdicts: {missing}", file=sys.stderr)
-        return 2
-    print(f"{len(cases) - failed} passed, {failed} failed")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":
