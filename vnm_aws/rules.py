@@ -27,6 +27,12 @@ _MOST_PORTS = 65536
 """Ports and ranges in the rules of a VM. A document has room for millions, which would take seconds and hundreds of MiB."""
 
 
+def address(is_ipv6: bool, number: int) -> str:
+    """Write an address that is given as a number."""
+    family, length = (socket.AF_INET6, 16) if is_ipv6 else (socket.AF_INET, 4)
+    return socket.inet_ntop(family, number.to_bytes(length, "big"))
+
+
 class Net(NamedTuple):
     """Give a block of addresses by its first and last one, as numbers; it need not be a prefix."""
 
@@ -37,8 +43,7 @@ class Net(NamedTuple):
     @property
     def address(self) -> str:
         """Write its first address."""
-        family, length = (socket.AF_INET6, 16) if self.is_ipv6 else (socket.AF_INET, 4)
-        return socket.inet_ntop(family, self.first.to_bytes(length, "big"))
+        return address(self.is_ipv6, self.first)
 
     def __str__(self) -> str:
         return f"{self.address}+{self.last - self.first + 1}"

@@ -20,17 +20,21 @@ Each rule has a priority of its own, so flows of several rules may overlap, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
 from ...errors import AwsOvsError
-from ...rules import ALL, ICMP, ICMPV6, IPSEC, TCP, UDP, Net, Rule
+from ...rules import ALL, ICMP, ICMPV6, IPSEC, TCP, UDP, Net, Rule, address
 from ..guest_port import GuestPort
 from . import FROM_GUEST_MATCH, KIND, OUTPUT_PORT, OUTPUT_PORT_BITS, TO_GUEST, TO_GUEST_MATCH, ZONE
 from . import VnetTable as Table
 from .flow import add, answers, for_a_time, goto, in_network, network_cookie, picked_up, port_cookie
 
-CONNECTION, PACKET, ANSWER, STRAY, MIDDLE, INVALID = range(6)
+CONNECTION, ANSWER, PACKET, STRAY, MIDDLE, INVALID = range(6)
+_KINDS_TRACKED = (CONNECTION, MIDDLE)
+_PACKET_OR_STRAY = 0x6FFFF
+"""The mask of the register under which these two kinds are the same."""
 FIRST_PRIORITY, _LAST_PRIORITY = 65000, 100
 MOST_FLOWS = 65536
 """Flows of a NIC: what Open vSwitch changes within a second or two."""
@@ -38,19 +42,23 @@ _ANSWER_S, _MOST_ANSWERS = 600, 512
 _TRACKED = ("tcp", "udp", "icmp", "tcp6", "udp6", "icmp6")
 _KNOWN = ",ct_state=-inv+trk"
 _NEW = ",ct_state=+new+trk"
-_NUMBERS = {TCP: 6, UDP: 17, ICMP: 1, ICMPV6: 58, IPSEC: 50}
+_NUMBERS = {TCP: "6", UDP: "17", ICMP: "1", ICMPV6: "58", IPSEC: "50"}
 _FAMILIES = {ICMP: (False,), ICMPV6: (True,)}
 _ND_SENT, _ND_GOT = (133, 135, 136), (134, 135, 136, 137)
 
 
 class _Fields(NamedTuple):
-    """Name the fields by which a kind of packet is looked up: the other end's address, the destination port, and the like."""
+    """Name the fields by which a kind of packet is looked up: the other end's address, the destination port, and the like.
+
+    `mask` is that of the kind, when the same flows serve another one, too.
+    """
 
     kind: int
     address: str
     address6: str
     port: str
     icmp_type: str
+    mask: str = ""
 
 
 def deliver(number: int, zone: int) -> str:
@@ -75,6 +83,7 @@ def port(guest: GuestPort, ofport: int, now: int) -> list[str]:
     if guest.filter_ip:
         request = f"udp,in_port={ofport},nw_src=0.0.0.0,nw_dst=255.255.255.255,tp_src=68,tp_dst=67"
         lines.append(add(cookie, Table.OUTBOUND, 160, request, goto(Table.GATEWAY)))
+    packet = f"reg4={_key(zone, PACKET)}"
     for way, leave in ((FROM_GUEST_MATCH, goto(Table.GATEWAY)), (TO_GUEST_MATCH, f"output:{OUTPUT_PORT_BITS}")):
         begins = f"reg4={_key(zone, CONNECTION)},{way}"
         commit = f"ct(commit,zone={zone},exec(load:1->NXM_NX_CT_MARK[]),table={Table.COMMITTED})"
@@ -84,6 +93,10 @@ def port(guest: GuestPort, ofport: int, now: int) -> list[str]:
                 for table in (Table.IN_RULES, Table.OUT_RULES)
             ),
             *(add(cookie, Table.ACCEPTED, 100, f"{family},{begins}{_NEW}", commit) for family in ("ip", "ipv6")),
+            *(
+                add(cookie, Table.ACCEPTED, 100, f"{family},{packet},{way}", f"{_wait(guest, family)},{leave}")
+                for family in ("ip", "ipv6")
+            ),
             add(cookie, Table.COMMITTED, 100, f"{begins},ct_mark=1", leave),
             add(cookie, Table.COMMITTED, 0, begins, "drop"),
         ]
@@ -142,21 +155,19 @@ def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
     connection = _Fields(CONNECTION, f"ct_nw_{end}", f"ct_ipv6_{end}", "ct_tp_dst", "ct_tp_src")
     packet = _Fields(PACKET, f"nw_{end}", f"ipv6_{end}", "", "")
     stray = packet._replace(kind=STRAY, icmp_type="icmp_type")
+    either = packet._replace(mask=f"/{_PACKET_OR_STRAY:#x}")
     answer = _Fields(ANSWER, f"nw_{opposite}", f"ipv6_{opposite}", "", "")
-    middle = _Fields(MIDDLE, f"nw_{opposite}", f"ipv6_{opposite}", "tp_src", "")
+    middle = _Fields(MIDDLE, f"ct_nw_{opposite}", f"ct_ipv6_{opposite}", "ct_tp_src", "")
+    kinds: dict[str, tuple[_Fields, ...]] = {ALL: (connection, either, answer), IPSEC: (packet, answer)}
+    kinds |= {ICMP: (connection, stray), ICMPV6: (connection, stray)}
     cookie, own = port_cookie(guest.vm_id, guest.nic_id), picked_up(guest.vm_id, guest.nic_id)
-    zone, accept, seconds = guest.zone, goto(Table.ACCEPTED), guest.picks_up_until - now
-    wait = [f"{_wait(guest, is_ipv6)},{accept}" for is_ipv6 in (False, True)]
+    zone, seconds = guest.zone, guest.picks_up_until - now
     for number, rule in rules:
         priority = FIRST_PRIORITY - number
-        yield from _flows(cookie, table, priority, zone, rule, connection, accept)
-        if rule.protocol in (ALL, ICMP, ICMPV6):
-            yield from _flows(cookie, table, priority, zone, rule, stray, accept)
-        if rule.protocol in (ALL, IPSEC):
-            yield from _flows(cookie, table, priority, zone, rule, packet, *wait)
-            yield from _flows(cookie, table, priority, zone, rule, answer, accept)
+        for fields in kinds.get(rule.protocol, (connection,)):
+            yield from _flows(cookie, table, priority, zone, rule, fields)
         if rule.protocol in (ALL, TCP) and seconds > 0:
-            for line in _flows(own, table, priority, zone, rule, middle, accept):
+            for line in _flows(own, table, priority, zone, rule, middle):
                 yield for_a_time(line, seconds)
     if seconds > 0:
         yield from _pick_up(guest, inbound, seconds)
@@ -188,63 +199,60 @@ def _pick_up(guest: GuestPort, inbound: bool, seconds: int) -> Iterator[str]:
         yield for_a_time(line, seconds)
 
 
-def _flows(
-    cookie: int, table: Table, priority: int, zone: int, rule: Rule, fields: _Fields, *actions: str
-) -> Iterator[str]:
-    """Write the flows of a rule for one kind of packet; `actions` are those for IPv4 and for IPv6, or the same for both.
+def _flows(cookie: int, table: Table, priority: int, zone: int, rule: Rule, fields: _Fields) -> Iterator[str]:
+    """Write the flows of a rule for one kind of packet.
 
     As many flows as addresses times ports, or a conjunction of both when that needs fewer.
     """
-    key = f"reg4={_key(zone, fields.kind)}{_KNOWN if fields.kind == CONNECTION else ''}"
-    for is_ipv6 in _FAMILIES.get(rule.protocol, (False, True)):
-        action = actions[is_ipv6 and len(actions) > 1]
-        places, ports = list(_places(rule, fields, is_ipv6)), list(_ports(rule, fields))
-        head = f"{_protocol(rule, fields, is_ipv6)},{key}"
+    accept, ports = goto(Table.ACCEPTED), _ports(rule, fields)
+    for head, places in _ends(zone, rule, fields):
         if len(places) * len(ports) <= len(places) + len(ports) + 1:
             for place in places:
                 for span in ports:
-                    yield add(cookie, table, priority, f"{head}{place}{span}", action)
+                    yield add(cookie, table, priority, f"{head}{place}{span}", accept)
             continue
-        number = (
-            zone << 16 | priority
-        )  # ovs-ofctl's flows of another NIC have another zone: their dimensions never meet
+        number = zone << 16 | priority  # another NIC has another zone: their dimensions never meet
         for place in places:
             yield add(cookie, table, priority, f"{head}{place}", f"conjunction({number},1/2)")
         for span in ports:
             yield add(cookie, table, priority, f"{head}{span}", f"conjunction({number},2/2)")
-        yield add(cookie, table, priority, f"{'ipv6' if is_ipv6 else 'ip'},{key},conj_id={number}", action)
+        yield add(cookie, table, priority, f"{head},conj_id={number}", accept)
 
 
-def _protocol(rule: Rule, fields: _Fields, is_ipv6: bool) -> str:
-    """Match the family and protocol of a rule."""
-    family = "ipv6" if is_ipv6 else "ip"
-    if fields.kind == MIDDLE:
-        return "tcp6" if is_ipv6 else "tcp"
-    if rule.protocol == ALL:
-        return family
-    return f"{family},{'ct_nw_proto' if fields.kind == CONNECTION else 'nw_proto'}={_NUMBERS[rule.protocol]}"
-
-
-def _places(rule: Rule, fields: _Fields, is_ipv6: bool) -> Iterator[str]:
-    """Match where the other end may be."""
-    if rule.nets is None:
-        yield ""
+def _ends(zone: int, rule: Rule, fields: _Fields) -> Iterator[tuple[str, list[str]]]:
+    """Match the protocol of a rule, for each family, and list the matches for where the other end may be then."""
+    is_tracked, number = fields.kind in _KINDS_TRACKED, _NUMBERS.get(rule.protocol)
+    protocol = f"{'ct_nw_proto' if is_tracked else 'nw_proto'}={number}," if number else ""
+    key = f"{protocol}reg4={_key(zone, fields.kind)}{fields.mask}{_KNOWN if is_tracked else ''}"
+    if is_tracked and rule.nets is None and rule.protocol not in _FAMILIES:
+        yield key, [""]  # these fields need no family
         return
-    field, bits = (fields.address6, 128) if is_ipv6 else (fields.address, 32)
-    for first, last in merged((net.first, net.last) for net in rule.nets if net.is_ipv6 is is_ipv6):
-        for value, length in blocks(first, last, bits):
-            yield f",{field}={Net(is_ipv6, value, value).address}/{length}"
+    for is_ipv6 in _FAMILIES.get(rule.protocol, (False, True)):
+        field = fields.address6 if is_ipv6 else fields.address
+        places = [""] if rule.nets is None else [f",{field}={prefix}" for prefix in _prefixes(rule.nets, is_ipv6)]
+        yield f"{'ipv6' if is_ipv6 else 'ip'},{key}", places
 
 
-def _ports(rule: Rule, fields: _Fields) -> Iterator[str]:
+@lru_cache(64)
+def _prefixes(nets: tuple[Net, ...], is_ipv6: bool) -> list[str]:
+    """Write the prefixes of one family that blocks of addresses are made of."""
+    ranges = merged((net.first, net.last) for net in nets if net.is_ipv6 is is_ipv6)
+    parts = [part for first, last in ranges for part in blocks(first, last, 128 if is_ipv6 else 32)]
+    return [f"{address(is_ipv6, first)}/{length}" for first, length in parts]
+
+
+def _ports(rule: Rule, fields: _Fields) -> list[str]:
     """Match the destination ports, or the type of an ICMP message."""
     if rule.icmp_type is not None:
-        yield f",{fields.icmp_type}={rule.icmp_type}"
-    elif not rule.ports:
-        yield ""
-    for first, last in merged(rule.ports):
-        for value, length in blocks(first, last, 16):
-            yield f",{fields.port}={value:#x}/{0xFFFF << 16 - length & 0xFFFF:#x}"
+        return [f",{fields.icmp_type}={rule.icmp_type}"]
+    return [f",{fields.port}={span}" for span in _spans(rule.ports)] or [""]
+
+
+@lru_cache(64)
+def _spans(ports: tuple[tuple[int, int], ...]) -> list[str]:
+    """Write the numbers with masks that ranges of ports are made of."""
+    parts = [part for first, last in merged(ports) for part in blocks(first, last, 16)]
+    return [f"{first:#x}/{0xFFFF << 16 - length & 0xFFFF:#x}" for first, length in parts]
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -277,11 +285,11 @@ def _set_kind(kind: int) -> str:
     return f"load:{kind}->{KIND}"
 
 
-def _wait(guest: GuestPort, is_ipv6: bool) -> str:
+def _wait(guest: GuestPort, family: str) -> str:
     """Write the action that lets the answer to a packet pass for a time, as far as the rules still let the packet pass."""
-    family, prefix = ("0x86dd", "NXM_NX_IPV6") if is_ipv6 else ("0x0800", "NXM_OF_IP")
+    number, prefix = {"ip": ("0x0800", "NXM_OF_IP"), "ipv6": ("0x86dd", "NXM_NX_IPV6")}[family]
     return (
         f"learn(table={Table.ANSWERS},idle_timeout={_ANSWER_S},priority=10,limit={_MOST_ANSWERS},"
-        f"cookie={answers(guest.vm_id, guest.nic_id):#x},{ZONE},eth_type={family},NXM_OF_IP_PROTO[],"
+        f"cookie={answers(guest.vm_id, guest.nic_id):#x},{ZONE},eth_type={number},NXM_OF_IP_PROTO[],"
         f"{prefix}_SRC[]={prefix}_DST[],{prefix}_DST[]={prefix}_SRC[],load:{ANSWER}->{KIND})"
     )
