@@ -183,15 +183,15 @@ def _ports(text: str, protocol: str) -> tuple[tuple[int, int], ...]:
 
 
 def _icmp_type(texts: dict[str, str], protocol: str) -> int | None:
+    number = None
     for key, whose in (("ICMP_TYPE", ICMP), ("ICMPV6_TYPE", ICMPV6)):
         text = texts.get(key, "")
         if text and protocol != whose:
             raise ValueError(f"{key} {shown(text)} is for {whose} only")
         if text and not (re.fullmatch(r"[0-9]{1,9}", text) and int(text) <= 255):
             raise ValueError(f"{key} {shown(text)} is no number from 0 to 255")
-        if text:
-            return int(text)
-    return None
+        number = int(text) if text else number
+    return number
 
 
 def _nets(texts: dict[str, str]) -> tuple[Net, ...] | None:
