@@ -75,15 +75,38 @@ class Rule(NamedTuple):
         """Tell whether it accepts everything in its direction."""
         return self.protocol == ALL and self.nets is None
 
-    def __str__(self) -> str:
-        words = [_DIRECTIONS[not self.inbound], self.protocol]
-        if self.ports:
-            words.append(",".join(str(low) if low == high else f"{low}:{high}" for low, high in self.ports))
+    @property
+    def direction(self) -> str:
+        """Write its RULE_TYPE."""
+        return _DIRECTIONS[not self.inbound]
+
+    @property
+    def which(self) -> str:
+        """Write which ports or type of message it is about; nothing for all."""
         if self.icmp_type is not None:
-            words.append(f"type {self.icmp_type}")
-        if self.nets is not None:
-            words.append(",".join(map(str, self.nets)) or "nowhere")
-        return " ".join(words)
+            return f"type {self.icmp_type}"
+        return ",".join(str(low) if low == high else f"{low}:{high}" for low, high in self.ports)
+
+    @property
+    def where(self) -> str:
+        """Write where the other end is; nothing for anywhere."""
+        return "" if self.nets is None else ",".join(map(str, self.nets)) or "nowhere"
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.direction, self.protocol, self.which, self.where)))
+
+
+def group_ids(text: str, what: str) -> tuple[int, ...]:
+    """Read SECURITY_GROUPS of a NIC, IDs with commas between them; `what` names it in errors.
+
+    Raises:
+        AwsOvsError: it is something else.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,9}", word):
+            raise AwsOvsError(f"{what} {shown(text)} is not a list of IDs like 0,100", "correct it")
+    return tuple(sorted(set(map(int, words))))
 
 
 class Groups:
@@ -99,7 +122,7 @@ class Groups:
         """List the rules of a NIC's groups, in the order of the groups' IDs.
 
         Args:
-            text: its SECURITY_GROUPS: IDs with commas between them.
+            text: its SECURITY_GROUPS, see `group_ids`.
             what: the name of that, for errors.
 
         Returns:
@@ -108,13 +131,8 @@ class Groups:
         Raises:
             AwsOvsError: a rule of one of these groups is not valid.
         """
-        words = [word.strip() for word in text.split(",") if word.strip()]
-        if not words:
-            return None
-        for word in words:
-            if not re.fullmatch(r"[0-9]{1,9}", word):
-                raise AwsOvsError(f"{what} {shown(text)} is not a list of IDs like 0,100", "correct it")
-        return tuple(rule for group_id in sorted(set(map(int, words))) for rule in self._of_group(group_id))
+        own = group_ids(text, what)
+        return tuple(rule for group_id in own for rule in self._of_group(group_id)) if own else None
 
     def _of_group(self, group_id: int) -> tuple[Rule, ...]:
         if group_id not in self._rules:

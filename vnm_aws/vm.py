@@ -12,7 +12,7 @@ from .document import Fields
 from .errors import AwsOvsError
 from .names import FILTER_IP, FILTER_MAC, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS
 from .reach import dns_servers, vpc_access
-from .rules import Groups, Rule
+from .rules import Groups, Rule, group_ids
 
 DRIVER = "aws_ovs"
 MAX_VNI = 0xFFFFFF
@@ -64,6 +64,8 @@ class Nic(NamedTuple):
     """Prefixes of private addresses that the guest may reach outside its network."""
     dns: tuple[str, ...]
     aliases: tuple[Alias, ...]
+    groups: tuple[int, ...]
+    """The IDs of its security groups."""
     rules: tuple[Rule, ...] | None
     """Of its security groups, which govern the addresses of its aliases, too; None when it has no groups."""
 
@@ -306,8 +308,8 @@ def _nics(
     nics = []
     for nic in ours:
         own = [alias for alias in aliases if alias.text("PARENT_ID") == nic.text("NIC_ID")]
-        rules = groups.of_nic(nic.text("SECURITY_GROUPS"), nic.what("SECURITY_GROUPS"))
-        nics.append(_nic(vm_id, nic, own, guest_mtus, rules))
+        ids = (nic.text("SECURITY_GROUPS"), nic.what("SECURITY_GROUPS"))
+        nics.append(_nic(vm_id, nic, own, guest_mtus)._replace(groups=group_ids(*ids), rules=groups.of_nic(*ids)))
     _refuse_twice(PRIVATE_IP, [ip for nic in nics for ip, ports in nic.private_addresses() if ip and not ports])
     return tuple(nics)
 
@@ -327,13 +329,8 @@ def _context_mtus(root: etree._Element) -> dict[str, str]:
     }
 
 
-def _nic(
-    vm_id: int,
-    fields: _NicFields,
-    aliases: list[_NicFields],
-    guest_mtus: dict[str, str],
-    rules: tuple[Rule, ...] | None,
-) -> Nic:
+def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: dict[str, str]) -> Nic:
+    """Read a NIC, all but its security groups."""
     ip = fields.address("IP")
     gateway = fields.address("GATEWAY")
     if gateway and gateway == ip:
@@ -364,7 +361,8 @@ def _nic(
         vpc_access=fields.vpc_access(),
         dns=dns_servers(fields.text("DNS")),
         aliases=tuple(_alias(alias, ip) for alias in aliases),
-        rules=rules,
+        groups=(),
+        rules=None,
     )
 
 

@@ -144,6 +144,7 @@ def damaged(document: dict[str, Any]) -> list[str]:
         *({**document, "ports": [{**first, "name": name}]} for name in ("aws_gw", "one-1-0")),  # and of another's port
         *({**document, "ports": [{**first, key: None}]} for key in ("vni", "nic_id", "mac", "addresses", "mappings")),
         {**document, "ports": [{**first, "gateways": [1]}]},
+        *({**document, "ports": [{**first, "groups": value}]} for value in ("0", ["0"], 5)),
         {**document, "ports": [{**first, "shared": [{"private_ip": "10.0.0.45"}]}]},
         {**document, "ports": [{**first, "mappings": [["192.168.0.120"]]}]},
     ]  # fmt: skip

@@ -112,6 +112,7 @@ def _decode(document: Any, vm_id: int) -> list[GuestPort]:
 def _port(fields: dict[str, Any]) -> GuestPort:
     port: GuestPort = _fill(GuestPort, fields)
     numbers = (port.vm_id, port.nic_id, port.vni, port.network_id, port.slot, port.picks_up_until, *port.alias_networks)
+    numbers += tuple(port.groups or ())
     texts = (port.name, port.bridge, port.mac, *port.addresses, *port.ip6, *port.gateways, *port.vpc_access, *port.dns)
     if not all(isinstance(value, int) for value in numbers) or not all(isinstance(value, str) for value in texts):
         raise TypeError(fields)
@@ -127,6 +128,7 @@ def _port(fields: dict[str, Any]) -> GuestPort:
         mappings=tuple(_fill(Mapping, mapping) for mapping in port.mappings),
         withheld=tuple(_fill(Mapping, mapping) for mapping in port.withheld),
         shared=tuple(_shared(shared) for shared in port.shared),
+        groups=None if port.groups is None else tuple(port.groups),
         rules=None if port.rules is None else tuple(map(_rule, port.rules)),
     )
 

@@ -139,6 +139,8 @@ class GuestPort(NamedTuple):
     """Whether it has no address because OpenNebula gives it none, though its network has some."""
     rules: tuple[Rule, ...] | None = None
     """Of its security groups; None without groups, and in files of versions that knew none."""
+    groups: tuple[int, ...] | None = None
+    """The IDs of its security groups; None in files of versions that knew none."""
     picks_up_until: int = 0
     """Until when, in seconds since the node's boot, it picks up connections that connection tracking does not know."""
 
@@ -203,7 +205,7 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
         vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
         nic.filter_mac, nic.filter_ip, mappings, shared, network_id=nic.network_id, raw_ethernet=nic.raw_ethernet,
         vpc_access=nic.vpc_access, dns=nic.dns, alias_networks=tuple(alias.network_id for alias in nic.aliases),
-        floats=nic.floats, rules=nic.rules,
+        floats=nic.floats, groups=nic.groups, rules=nic.rules,
     )  # fmt: skip
 
 
