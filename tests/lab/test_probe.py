@@ -18,7 +18,19 @@ from vnm_aws.overlay.tunnels import Peer, PeerList, digest
 
 PROBE = "/var/tmp/one/im/kvm-probes.d/host/system/aws_ovs.sh"
 REPOSITORY = Path(__file__).parents[2]
-KEYS = {"VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "PEERS_UP", "PEERS_DOWN", "MESH", "ERROR"}
+KEYS = {
+    "VERSION",
+    "VTEP",
+    "UNDERLAY_MTU",
+    "GUEST_MTU",
+    "PEERS_UP",
+    "PEERS_DOWN",
+    "MESH",
+    "ERROR",
+    "CONNECTIONS",
+    "CONNECTIONS_FULL",
+    "CONNECTIONS_DROPPED",
+}
 
 # Stands in the way of the real one, which is in /usr/bin.
 _SUDO = "/usr/local/bin/sudo"
@@ -58,6 +70,9 @@ def test_it_reports_what_the_front_end_needs_to_know(fresh_lab: Lab, host: Host)
         "PEERS_UP": "2",
         "PEERS_DOWN": "0",
         "MESH": mesh(fresh_lab),
+        "CONNECTIONS": "0",
+        "CONNECTIONS_FULL": "0",
+        "CONNECTIONS_DROPPED": "0",
         "ERROR": "",
     }
 
@@ -154,7 +169,8 @@ def test_a_program_that_cannot_run_is_an_error_too(host: Host, sudo: str, senten
     with replaced(host, _SUDO, f"#!/bin/sh\n{sudo}\n"):
         values = probe(host)
     assert values.pop("ERROR").startswith(sentence)
-    assert values == {"PEERS_UP": "", "PEERS_DOWN": "", "MESH": ""}, "what was true earlier is not known now"
+    unknown = KEYS - {"VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "ERROR"}
+    assert values == dict.fromkeys(unknown, ""), "what was true earlier is not known now"
 
 
 def test_what_sudo_has_to_say_does_not_reach_the_template(host: Host) -> None:

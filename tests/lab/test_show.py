@@ -115,6 +115,9 @@ def test_networks_vms_and_their_addresses(fresh_lab: Lab) -> None:
         ["1", "0", "one-1-0", "onebr1", "1048577", "192.168.0.10", "198.18.0.1", "0", "0"],  # no AWS_PRIVATE_IP
         ["1", "1", "one-1-1", "ovsbr0", "100", "192.168.0.250", "10.0.0.41", "10.0.0.41", "0", "0"],
     ]
+    head, *ports = table(host, "PORT")
+    assert head == ["PORT", "GROUPS", "CONNECTIONS", "LIMIT", "DROPPED", "REFUSED_IN", "REFUSED_OUT"]
+    assert ports == [["one-1-0", "open"], ["one-1-1", "open"]]
     shown = show(host)
     assert [port["plugged"] for port in shown["ports"]] == [True, True]
     assert shown["ports"][1]["reaches"] == [

@@ -159,6 +159,7 @@ def test_sudo_allows_the_verbs_of_the_table_and_no_more() -> None:
     verbs = {name: verb for name, verb in VERBS.items() if not verb.for_root}
     wanted = [f"{name} *" if verb.arguments else name for name, verb in verbs.items()]
     wanted += [f"{name} {verb.option}" for name, verb in verbs.items() if verb.option]
+    wanted += [f"{name} {verb.vm_option} *" for name, verb in verbs.items() if verb.vm_option]
     assert sorted(allowed) == sorted(f"/usr/sbin/aws-ovs {words}" for words in wanted)
 
 

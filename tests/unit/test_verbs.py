@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.documents import recorded
-from vnm_aws import config
-from vnm_aws.driver import main
+from vnm_aws import config, lock
+from vnm_aws.driver import main, node, show
 from vnm_aws.driver.main import VERBS
 from vnm_aws.errors import AwsOvsError
 
@@ -53,7 +53,11 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str, stdin: bytes = b"") -> in
 def test_the_usage_names_every_verb_with_its_words() -> None:
     text = main.usage()
     for name, verb in VERBS.items():
-        words = [re.escape(word) for word in (*verb.arguments, *([f"[{verb.option}]"] if verb.option else []))]
+        options = [
+            *([f"[{verb.option}]"] if verb.option else []),
+            *([f"[{verb.vm_option} VM_ID]"] if verb.vm_option else []),
+        ]
+        words = [re.escape(word) for word in (*verb.arguments, *options)]
         assert re.search(rf"(?m)^  {' '.join([name, *words])}( {{2,}}\S|$)", text), name
     assert max(map(len, text.splitlines())) <= 120
 
@@ -63,9 +67,8 @@ def test_a_verb_has_a_module_that_takes_what_the_table_says(name: str) -> None:
     verb = VERBS[name]
     run = importlib.import_module(f"vnm_aws.driver.{verb.module or name}").run
     second = {"VM document": "vm", "peer list": "document"}.get(verb.stdin, "as_json" if verb.option else "")
-    assert list(inspect.signature(run).parameters) == ["node"] * verb.locks + [second] * bool(second) + ["origin"] * (
-        verb.module == "post" or name == "post"
-    )
+    last = ["origin"] * (verb.module == "post" or name == "post") + ["vm_id"] * bool(verb.vm_option)
+    assert list(inspect.signature(run).parameters) == ["node"] * verb.locks + [second] * bool(second) + last
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,8 @@ def test_a_verb_has_a_module_that_takes_what_the_table_says(name: str) -> None:
     [
         ("prepare",), ("pre", "one-1"), ("post", "one-1", "h1", "more"), ("check", "--apply"), ("restore", "--json"),
         ("peers", "--json"), ("post", "one 1", "h1"), ("clean", "../h1"), ("clean", ""), ("clean", "h1\n"), ("show", "--"),
+        ("show", "5"), ("show", "--rules"), ("show", "--rules", "x"), ("show", "--rules", "5", "6"), ("show", "--rules", "-5"),
+        ("show", "--rules", "5", "--rules", "6"), ("show", "--rules", "--json"), ("check", "--rules", "5"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -82,6 +87,26 @@ def test_what_the_table_does_not_know_is_wrong_usage(
     assert call(monkeypatch, *words) == 2
     assert re.fullmatch(r"aws-ovs: cannot take '.*'; see 'aws-ovs --help'\n", capsys.readouterr().err)
     assert journalled == []
+
+
+@pytest.mark.usefixtures("journalled")
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ((), [False]), (("--json",), [True]), (("--rules", "5"), [False, "5"]), (("--rules", "5", "--json"), [True, "5"]),
+        (("--json", "--rules", "5"), [True, "5"]),
+    ],
+)  # fmt: skip
+def test_show_gets_the_vm_whose_rules_it_is_to_print(
+    words: tuple[str, ...], given: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    got: list[object] = []
+    monkeypatch.setattr(config, "load", config.Config)
+    monkeypatch.setattr(lock, "PATH", str(tmp_path / "lock"))
+    monkeypatch.setattr(node.Node, "find", lambda *_, **__: "node")
+    monkeypatch.setattr(show, "run", lambda *arguments: got.extend(arguments))
+    assert call(monkeypatch, "show", *words) == 0
+    assert got == ["node", *given]
 
 
 @pytest.mark.usefixtures("unusable")

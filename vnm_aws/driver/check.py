@@ -15,8 +15,8 @@ from ..overlay.ovsdb import as_dict, as_list, select
 from ..overlay.pipeline import flow
 from ..table import printable
 from ..underlay import kernel, routing, surroundings
+from . import connections, restore, state, strangers
 from . import node as node_module
-from . import restore, state, strangers
 from .node import Node
 
 _RESTORE = "run 'aws-ovs restore'"
@@ -58,6 +58,7 @@ def differences(node: Node) -> list[Difference]:
         _upcalls(node),
         _open_vswitch(node, stored),
         _kernel(node, strangers.private_addresses(node.transit, node.underlay, stored.ports)),
+        _groups(node, stored),
         (Difference(*trouble) for trouble in surroundings.troubles()),
     )
     by_sentence: dict[str, Difference] = {}
@@ -216,6 +217,7 @@ def _unknown(name: str, bridge: str, ids: dict[str, str]) -> Iterator[Difference
 
 def _flows(node: Node, stored: state.Stored) -> Iterator[Difference]:
     """Look for flows that are missing, changed, or nobody's."""
+    yield from map(Difference, connections.wrong_limits(node, stored.ports))
     for bridge, bundle in restore.all_flows(node, stored).items():
         kinds: dict[tuple[str, str], list[str]] = {}
         for line in comparison.compare(bridge, bundle):
@@ -232,6 +234,30 @@ def _owner(line: str) -> str:
     if whose:
         return f" of VM {whose[0]} NIC {whose[1]}"
     return " of the node" if flow.is_of_node(cookie) else ""
+
+
+def _groups(node: Node, stored: state.Stored) -> Iterator[Difference]:
+    """Look for NICs whose security groups are not known, and for those whose connections are too many."""
+    unknown: dict[int, list[int]] = {}
+    for port in stored.ports:
+        if port.groups is None:
+            unknown.setdefault(port.vm_id, []).append(port.nic_id)
+    for vm_id, nic_ids in unknown.items():
+        nics = ", ".join(map(str, nic_ids))
+        what = f"VM {vm_id} has no security groups in force yet (NIC {nics}): its file is of a version that knew none"
+        yield Difference(what, state.SEND)
+    for (vm_id, nic_id), nic in connections.look(node.config, stored.ports).items():
+        whose, remedy = f"VM {vm_id} NIC {nic_id}", connections.REMEDY.format(vm_id)
+        if nic.is_nearly_full:
+            what = (
+                f"{whose} has {nic.connections} of the {nic.limit} connections that it may have; beyond, new ones fail"
+            )
+            yield Difference(what, remedy)
+        if nic.dropped:
+            what = (
+                f"{whose} had {nic.dropped} packets dropped that would have begun a connection beyond its {nic.limit}"
+            )
+            yield Difference(what, f"{remedy}; 'aws-ovs restore' begins to count anew")
 
 
 def _kernel(node: Node, of_vms: dict[str, str]) -> Iterator[Difference]:

@@ -32,6 +32,8 @@ class Verb(NamedTuple):
     help: str
     arguments: tuple[str, ...] = ()
     option: str = ""
+    vm_option: str = ""
+    """An option with the ID of a VM behind it; `run` gets the ID last."""
     stdin: str = ""
     """The document on stdin, which the verb's option takes the place of."""
     reader: str = "parse"
@@ -62,10 +64,14 @@ VERBS = {
     "restore": Verb("build everything that should be on this node; what is right stays"),
     "heal": Verb("put back what others have changed in this node's kernel", for_root=True, patience=5),
     "watch": Verb("run for ever, and heal when something has changed", locks=False, for_root=True),
-    "show": Verb("peers with tunnels, networks, VMs with addresses, counters", option="--json"),
+    "show": Verb(
+        "peers, networks, VMs with addresses, counters; or the rules of a VM's security groups",
+        option="--json",
+        vm_option="--rules",
+    ),
 }
-"""All verbs. oneadmin may run each that is not for root alone: without words, with its option, or with any words if it takes
-arguments."""
+"""All verbs. oneadmin may run each that is not for root alone: without words, with its option, with the option for a VM and any
+words behind it, or with any words if it takes arguments."""
 
 _USAGE = """\
 Usage: aws-ovs VERB [ARGUMENT...] [--dry-run]
@@ -100,8 +106,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name, *words = words
     verb = VERBS.get(name)
-    options = {word for word in words if word.startswith("--")}
-    arguments = [word for word in words if not word.startswith("--")]
+    vm_id, rest = _vm_id(words, verb.vm_option) if verb else ([], words)
+    options = {word for word in rest if word.startswith("--")}
+    arguments = [word for word in rest if not word.startswith("--")]
     if (
         verb is None
         or not options <= {"--dry-run", verb.option}
@@ -110,8 +117,16 @@ def main(argv: list[str] | None = None) -> int:
     ):
         print(f"aws-ovs: cannot take {' '.join([name, *words])[:200]!r}; see 'aws-ovs --help'", file=sys.stderr)
         return 2
+    arguments += vm_id
     line = " ".join([name, *arguments])
     return _fail(name, verb, line, trouble) if trouble else _report(name, verb, options, arguments)
+
+
+def _vm_id(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """Find the ID of a VM behind an option: a list of the ID, empty without, and the words but these two."""
+    place = words.index(option) if option and option in words else len(words)
+    vm_id = [word for word in words[place + 1 : place + 2] if re.fullmatch("[0-9]{1,9}", word)]
+    return vm_id, words[:place] + words[place + 2 :] if vm_id else words
 
 
 def _take_nothing_over() -> str:
@@ -141,8 +156,10 @@ def usage() -> str:
     """Compose the text of `--help`."""
     lines: dict[bool, list[str]] = {True: [], False: []}
     for name, verb in VERBS.items():
-        call = " ".join([name, *verb.arguments, *([f"[{verb.option}]"] if verb.option else [])])
-        lines[verb.stdin == _VM].append(f"  {call:<22}  {verb.help}".rstrip())
+        options = [f"[{verb.option}]"] if verb.option else []
+        options += [f"[{verb.vm_option} VM_ID]"] if verb.vm_option else []
+        call = " ".join([name, *verb.arguments, *options])
+        lines[verb.stdin == _VM].append(f"  {call:<29}  {verb.help}".rstrip())
     return _USAGE.format(opennebula="\n".join(lines[True]), administrators="\n".join(lines[False]))
 
 
@@ -211,7 +228,7 @@ def _run(name: str, verb: Verb, options: set[str], document: Any, holder: str, a
     with held(holder, verb.patience or settings.lock_timeout):
         node = Node.find(settings, dry_run="--dry-run" in options)
         given = [document] if verb.stdin else [verb.option in options] if verb.option else []
-        return run(node, *given, *(arguments[-1:] if verb.has_origin else ())) or 0
+        return run(node, *given, *(arguments[-1:] if verb.has_origin or verb.vm_option else ())) or 0
 
 
 def _fail(name: str, verb: Verb, line: str, sentence: str) -> int:

@@ -9,12 +9,16 @@ from __future__ import annotations
 from .. import __version__, config
 from ..errors import AwsOvsError
 from ..overlay import tunnels
+from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
 from ..table import printable
 from ..underlay import eni, kernel
-from . import node, state, strangers
+from . import connections, node, state, strangers
 
-_KEYS = ("VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "PEERS_UP", "PEERS_DOWN", "MESH", "ERROR")
+_KEYS = (
+    *("VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "PEERS_UP", "PEERS_DOWN", "MESH"),
+    *("CONNECTIONS", "CONNECTIONS_FULL", "CONNECTIONS_DROPPED", "ERROR"),
+)
 _TIMEOUT = 5.0
 """Seconds for Open vSwitch to answer; all other probes of the host wait meanwhile."""
 
@@ -56,18 +60,25 @@ def _gather(values: dict[str, str]) -> None:
     if marker := node.read_marker():
         if marker.get("ovs-vswitchd") != vswitchd:
             raise AwsOvsError("ovs-vswitchd was restarted and has forgotten the VMs' flows", "run 'aws-ovs restore'")
-        _look_at_kernel(here)
+        ports = state.everything().ports
+        tracked = connections.look(settings, ports, _TIMEOUT)
+        values["CONNECTIONS"] = str(sum(nic.connections for nic in tracked.values()))
+        values["CONNECTIONS_FULL"] = str(sum(nic.is_nearly_full for nic in tracked.values()))
+        values["CONNECTIONS_DROPPED"] = str(sum(nic.dropped for nic in tracked.values()))
+        _look_at_kernel(here, ports)
+        for (vm_id, nic_id), nic in tracked.items():
+            if nic.is_full:
+                what = f"VM {vm_id} NIC {nic_id} has all {nic.limit} connections that it may have"
+                raise AwsOvsError(what, connections.REMEDY.format(vm_id))
 
 
-def _look_at_kernel(here: node.Node) -> None:
+def _look_at_kernel(here: node.Node, ports: list[GuestPort]) -> None:
     """Look at what others may have changed.
 
     Raises:
         AwsOvsError: something keeps packets of VMs from their way.
     """
-    for entry, whose in strangers.taken(
-        strangers.private_addresses(here.transit, here.underlay, state.everything().ports)
-    ):
+    for entry, whose in strangers.taken(strangers.private_addresses(here.transit, here.underlay, ports)):
         what = f"{entry.address} of {whose} is configured on this node itself ({entry.interface})"
         raise AwsOvsError(what, f"remove it: ip address del {entry}")
     for what in kernel.glance(here.underlay, here.config):

@@ -15,8 +15,8 @@ from ..overlay.openflow import Bundles
 from ..overlay.ovsdb import select
 from ..overlay.pipeline import destinations, flow, overlay_bridge
 from ..underlay import kernel
+from . import connections, state, strangers
 from . import node as node_module
-from . import state, strangers
 from .node import NOT_RUNNING, Node
 from .peers import mesh_flows
 
@@ -79,6 +79,8 @@ def _preview(node: Node, stored: state.Stored) -> None:
     if not is_right:  # flows are made of port numbers
         print("# what flows should be is known when the changes to the database have been made")
         return
+    for what in connections.wrong_limits(node, stored.ports):
+        print("connection tracking", what)
     for bridge, bundle in all_flows(node, stored).items():
         for line in comparison.compare(bridge, bundle):
             print(bridge, line)

@@ -12,8 +12,8 @@ from ..overlay import openflow, tunnels
 from ..overlay.guest_port import GuestPort
 from ..table import table
 from ..underlay import nft
+from . import connections, show_rules, state
 from . import node as node_module
-from . import state
 from .node import Node
 
 _COUNTERS = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
@@ -23,7 +23,9 @@ def gather(node: Node) -> dict[str, Any]:
     """Gather everything that `show` prints, as plain values."""
     seen, ports, observed = tunnels.observe(node.db), state.everything().ports, node.observe()
     plugged, inhabited = set(observed.numbers()), [(port.bridge, port.vni) for port in ports]
-    refused, dropped = nft.refused(), _dropped(ports)
+    refused, dropped, tracked = nft.refused(), _dropped(ports), {}
+    with contextlib.suppress(AwsOvsError):
+        tracked = connections.look(node.config, ports)
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()
@@ -36,11 +38,15 @@ def gather(node: Node) -> dict[str, Any]:
         ],
         "ports": [
             {
-                **port._asdict(),
+                **{key: value for key, value in port._asdict().items() if key != "rules"},
                 "reaches": _reaches(node, port),
                 "plugged": port.name in plugged,
                 "connections_refused": sum(refused.get((mapping.outside, port.mac), 0) for mapping in port.mappings),
                 "floods_dropped": sum(dropped.get(bridge, {}).get(port.slot, 0) for bridge in (OVERLAY, port.bridge)),
+                "security_groups": {
+                    "decide": bool(port.zone),
+                    **connections.as_values(tracked.get((port.vm_id, port.nic_id))),
+                },
             }
             for port in ports
         ],
@@ -73,8 +79,11 @@ def _reaches(node: Node, port: GuestPort) -> list[dict[str, str]]:
     return reaches
 
 
-def run(node: Node, as_json: bool) -> None:
-    """Print it."""
+def run(node: Node, as_json: bool, vm_id: str = "") -> None:
+    """Print it; with the ID of a VM, the rules of its security groups."""
+    if vm_id:
+        show_rules.run(node, int(vm_id), as_json)
+        return
     everything = gather(node)
     if as_json:
         print(json.dumps(everything, indent=2))
@@ -90,9 +99,20 @@ def run(node: Node, as_json: bool) -> None:
     reach = {"IP": "ip", "AWS_PRIVATE_IP": "aws_private_ip", "OUTSIDE": "outside"}
     nics = [{**port, **address} for port in everything["ports"] for address in port["reaches"] or [{}]]
     _print(nic | reach | share, nics)
+    tracked = {"CONNECTIONS": "connections", "LIMIT": "limit", "DROPPED": "dropped"}
+    refused = {"REFUSED_IN": "refused_in", "REFUSED_OUT": "refused_out"}
+    rows = [{**port["security_groups"], **port, "groups": _groups(port)} for port in everything["ports"]]
+    _print({"PORT": "name", "GROUPS": "groups", **tracked, **refused}, rows)
+
+
+def _groups(port: dict[str, Any]) -> str:
+    """Say which security groups decide on what a NIC sends and gets."""
+    if port["groups"] is None:
+        return "unknown"
+    return ",".join(map(str, port["groups"])) if port["security_groups"]["decide"] else "open"
 
 
 def _print(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
     """Print a table; `columns` leads from each heading to the key of its values."""
-    lines = [[row.get(key, "") for key in columns.values()] for row in rows]
+    lines = [["" if row.get(key) is None else row[key] for key in columns.values()] for row in rows]
     print(f"\n{table(tuple(columns), lines, gap='  ')}")

@@ -38,13 +38,17 @@ def dropped(bridge: str) -> dict[int, int]:
     return counts
 
 
-def ask(question: str, bridge: str, *words: str, answers: Collection[int] = (0,)) -> list[str]:
-    """Ask a bridge with a command of `ovs-ofctl`; other exit codes than those of `answers` are an error."""
+def ask(question: str, bridge: str, *words: str, answers: Collection[int] = (0,), stats: bool = False) -> list[str]:
+    """Ask a bridge with a command of `ovs-ofctl`; other exit codes than those of `answers` are an error.
+
+    With `stats` it tells what flows have counted.
+    """
     import subprocess  # costs 7 ms, and a VM's start asks nothing
 
     switch = f"unix:/run/openvswitch/{bridge}.mgmt"  # a bare name could be a file here
     version = "--protocols=OpenFlow13"  # the first that shows meters
-    argv = ["ovs-ofctl", version, f"--timeout={TIMEOUT_S}", "--no-names", "--no-stats", question, switch, *words]
+    options = ["--no-names", *([] if stats else ["--no-stats"])]
+    argv = ["ovs-ofctl", version, f"--timeout={TIMEOUT_S}", *options, question, switch, *words]
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode not in answers:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]

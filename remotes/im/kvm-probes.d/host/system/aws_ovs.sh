@@ -10,7 +10,7 @@ else
     sentence=$(printf '%s\n' "$printed" | tail -n 1 | tr '"\\[]' "'/()" | tr -cd '[:print:]')
     case $sentence in *\;*) ;; *) sentence="$sentence; run 'install.sh --node' on this host again" ;; esac
     # OpenNebula keeps the last value of what does not come, and what this node knows of its peers is not known now.
-    for key in PEERS_UP PEERS_DOWN MESH; do printf 'AWS_OVS_%s=""\n' "$key"; done
+    for key in PEERS_UP PEERS_DOWN MESH CONNECTIONS CONNECTIONS_FULL CONNECTIONS_DROPPED; do printf 'AWS_OVS_%s=""\n' "$key"; done
     printf 'AWS_OVS_ERROR="%s"\n' "$sentence"
 fi
 exit 0
