@@ -126,7 +126,7 @@ def parse(entry: Any) -> Case:
 
 
 def named_groups(nic: Mapping[str, str]) -> list[str]:
-    """The groups of a NIC."""
+    """List the groups of a NIC."""
     return [group.strip() for group in nic.get("SECURITY_GROUPS", "").split(",") if group.strip()]
 
 

@@ -51,17 +51,17 @@ class Place(NamedTuple):
 
     @property
     def vm_id(self) -> int:
-        """Its VM's ID."""
+        """Return its VM's ID."""
         return FIRST_VM + self.number
 
     @property
     def peer_mac(self) -> str:
-        """The MAC of the other end's card."""
+        """Return the MAC of the other end's card."""
         return f"02:01:00:00:{self.number >> 8:02x}:{self.number & 255:02x}"
 
     @property
     def peer_ip(self) -> str:
-        """The IPv4 address of the other end, which has one even when the packet is IPv6, for ARP."""
+        """Return the other end's IPv4 address, which it has for ARP even when the packet is IPv6."""
         packet = self.case.packet
         used = {packet.remote, *(element.get("IP") for element in (self.case.nic, *self.case.aliases))}
         free = next(address for address in map(_HERE.format, range(2, 9)) if address not in used)
@@ -87,17 +87,17 @@ def arrange(cases: Sequence[Case], hosts: Sequence[str]) -> list[Place]:
 
 @cache
 def recorded(name: str) -> str:
-    """An attribute of the recorded NIC."""
+    """Return an attribute of the recorded NIC."""
     return promise.text(_nics(promise.parse(_RECORDED))[0], name)
 
 
 def peer_id(host: str) -> int:
-    """The ID of the VM that is the other end of the cases that have it on a host."""
+    """Return the ID of the VM that is the other end of all cases that have theirs on this host."""
     return FIRST_VM - 100 + int(host[1:])
 
 
 def subject(place: Place) -> bytes:
-    """The VM of a case. Its context names no addresses, so that its kernel has none and answers nothing."""
+    """Make the VM of a case. Its context names no addresses, so that its kernel has none and answers nothing."""
     case = place.case
     outside = dict(zip(("AWS_PRIVATE_IP", "EXTERNAL_IP"), place.elastic, strict=True)) if place.elastic else {}
     at_alias = any(alias.get("IP") == case.packet.local for alias in case.aliases)
@@ -119,7 +119,7 @@ def subject(place: Place) -> bytes:
 
 
 def peers(host: str, places: Sequence[Place]) -> bytes:
-    """The VM that is the other end of cases, with a NIC without groups in the network of each."""
+    """Make the VM that is the other end of cases: it has a NIC without groups in the network of each."""
 
     def change(root: etree._Element) -> None:
         model = _nics(root)[0]

@@ -24,7 +24,7 @@ _TYPES = {"icmp": "ICMP_TYPE", "icmpv6": "ICMPV6_TYPE"}
 
 
 def edges() -> list[Case]:
-    """All cases of the table."""
+    """List all cases of the table."""
     cases, title = [], ""
     for number, line in enumerate(_TABLE.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("##"):

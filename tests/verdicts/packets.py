@@ -28,7 +28,7 @@ class Ends(NamedTuple):
     target: str
 
     def swapped(self) -> Ends:
-        """The same the other way."""
+        """Return the ends of what goes the other way."""
         return Ends(self.target, self.source)
 
 
@@ -130,7 +130,7 @@ def _next(sequence: bytes) -> bytes:
 
 
 def _sctp(ports: tuple[int, int], tag: bytes, chunk: int, own_tag: bytes) -> bytes:
-    """SCTP's first packet or the answer to it: header, and one chunk."""
+    """Make SCTP's first packet or the answer to it: header, and one chunk."""
     parameters = struct.pack("!IHHI", 65536, 1, 1, 1)
     # A state cookie, without which an answer is none.
     cookie = struct.pack("!HH", 7, 8) + own_tag if chunk == _INIT_ACK else b""
@@ -165,5 +165,5 @@ def _icmp_body(packet: Packet, ends: Ends, token: bytes, mac: str) -> bytes:
 
 
 def _identified(token: bytes) -> bytes:
-    """Identifier and sequence number, which an answer has too, and what is sent along."""
+    """Make identifier and sequence number, which an answer has too, and what is sent along."""
     return token[2:] + bytes((0, 1)) + token * 8
