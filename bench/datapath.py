@@ -37,7 +37,7 @@ ovs-vsctl add-port "$3" "$2"
 """
 
 
-class _Way:
+class Way:
     """A way between two VMs, one on each host: the namespaces that they are have its name."""
 
     def __init__(self, name: str, hosts: Sequence[Host], addresses: Sequence[str]) -> None:
@@ -67,24 +67,28 @@ class _Way:
         return statistics.median(times) * 1000
 
 
-def _driver(lab: Lab, hosts: Sequence[Host]) -> _Way:
-    recorded = load("deploy").steps[-1].xml or b""
-    addresses = ["192.168.0.101", "192.168.0.102"]
-    way = _Way("driver", hosts, addresses)
-    for number, host in enumerate(hosts):
-        xml = promise.on_host(promise.other_vm(recorded, 1, number + 1, addresses[number]), host.name)
+def deploy(lab: Lab, way: Way, vms: Sequence[bytes]) -> None:
+    """Start two VMs of one NIC each, as OpenNebula does."""
+    for number, (host, vm) in enumerate(zip(way.hosts, vms, strict=True)):
+        xml = promise.on_host(vm, host.name)
         (card,) = document.parse(xml).cards
-        for verb, argv in (("pre", []), ("post", [f"one-{number + 1}", host.name])):
+        for verb, argv in (("pre", []), ("post", [card.target.rpartition("-")[0], host.name])):
             if verb == "post":
-                way.plug(number, f"one-{number + 1}-0", card.bridge, card.mac)
+                way.plug(number, card.target, card.bridge, card.mac)
             done = lab.driver(host.name, verb, argv, xml)
             if done.returncode:
                 raise RuntimeError(f"{ACTIONS}/{verb}: {done.stderr.strip()}")
+
+
+def _driver(lab: Lab, hosts: Sequence[Host]) -> Way:
+    recorded = load("deploy").steps[-1].xml or b""
+    way = Way("driver", hosts, ["192.168.0.101", "192.168.0.102"])
+    deploy(lab, way, [promise.other_vm(recorded, 1, number, f"192.168.0.{100 + number}") for number in (1, 2)])
     return way
 
 
-def _plain(hosts: Sequence[Host]) -> _Way:
-    way = _Way("plain", hosts, ["192.168.9.101", "192.168.9.102"])
+def _plain(hosts: Sequence[Host]) -> Way:
+    way = Way("plain", hosts, ["192.168.9.101", "192.168.9.102"])
     for number, host in enumerate(hosts):
         peer = hosts[1 - number].instance.private_ip
         tunnel = f"type=vxlan options:key={_PLAIN_KEY} options:remote_ip={peer}"

@@ -88,7 +88,7 @@ def _rule(number: int) -> dict[str, str]:
         {"RULE_TYPE": "INBOUND", "PROTOCOL": "TCP", "RANGE": str(port), **block6},
         {"RULE_TYPE": "OUTBOUND", "PROTOCOL": "TCP", "RANGE": f"80,443,{port}"},
         {"RULE_TYPE": "OUTBOUND", "PROTOCOL": "UDP", "RANGE": "53", **host},
-        {"RULE_TYPE": "OUTBOUND", "PROTOCOL": "ALL", **block},
+        {"RULE_TYPE": "OUTBOUND", "PROTOCOL": "ALL", **net},
     ]
     return kinds[number % len(kinds)]
 

@@ -6,21 +6,20 @@ to the driver that is all the same.
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 import statistics
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lxml import etree
 
 from tests.lab.support import promise
 from tests.world.hosts.host import Host
-from tests.world.lab import ACTIONS, Lab
+from tests.world.lab import Lab
 from tests.world.recording import load
+
+from .timing import action, command, timed
 
 VMS, NICS, NETWORKS = 4, 50, 10
 PEERS = 500
@@ -34,22 +33,6 @@ TARGETS = {
 }
 _UNITS = {"s": "s", "ms": "ms", "nics": "ratio"}
 _PROGRAM = "/usr/sbin/aws-ovs"
-
-
-def _command(name: str, argv: Sequence[str], user: str = "root", stdin: str = "") -> dict[str, object]:
-    return {"name": name, "argv": list(argv), "user": user, "stdin": stdin}
-
-
-def _action(name: str, verb: str, arguments: Sequence[str], document: bytes) -> dict[str, object]:
-    return _command(name, [f"{ACTIONS}/{verb}", *arguments], "oneadmin", base64.b64encode(document).decode())
-
-
-def _timed(host: Host, commands: Sequence[dict[str, object]], rounds: int = 1) -> dict[str, float]:
-    """Median seconds of each named command."""
-    script = (Path(__file__).parent / "inside.py").read_text()
-    plan = json.dumps({"rounds": rounds, "commands": list(commands)})
-    medians: dict[str, float] = json.loads(host.run(["/usr/bin/python3", "-c", script], stdin=plan, timeout=300).stdout)
-    return medians
 
 
 def _vm(vm_id: int, nics: int, attach: bool = False) -> bytes:
@@ -88,11 +71,11 @@ def _start(host: Host, vm_id: int, nics: int, spare: int = 0) -> None:
     """Start a VM: pre, its ports and `spare` more, post."""
     document = _vm(vm_id, nics)
     bridge = promise.text(promise.parse(document).findall("TEMPLATE/NIC")[0], "BRIDGE")
-    _timed(host, [_action("", "pre", [], document)])
+    timed(host, [action("", "pre", [], document)])
     ports = [f"one-{vm_id}-{number}" for number in range(nics + spare)]
     plug = [f"-- add-port {bridge} {port} -- set Interface {port} type=internal" for port in ports]
     host.run(["ovs-vsctl", *" ".join(plug).split()])
-    _timed(host, [_action("", "post", [f"one-{vm_id}", host.name], document)])
+    timed(host, [action("", "post", [f"one-{vm_id}", host.name], document)])
 
 
 def _restore(host: Host) -> float:
@@ -101,7 +84,7 @@ def _restore(host: Host) -> float:
     for _ in range(ROUNDS):
         host.kill_ovs("ovs-vswitchd")
         host.start_ovs()
-        seconds.append(_timed(host, [_command("restore", [_PROGRAM, "restore"])])["restore"])
+        seconds.append(timed(host, [command("restore", [_PROGRAM, "restore"])])["restore"])
     return statistics.median(seconds)
 
 
@@ -111,11 +94,11 @@ def _attach_ratio(host: Host, many: int, few: int) -> float:
     for vm_id, nics in ((few, 1), (many, NICS)):
         document = _vm(vm_id, nics, attach=True)
         commands += [
-            _action(f"pre {vm_id}", "pre", [], document),
-            _action(f"post {vm_id}", "post", [f"one-{vm_id}", host.name], document),
-            _action("", "clean", [host.name], document),
+            action(f"pre {vm_id}", "pre", [], document),
+            action(f"post {vm_id}", "post", [f"one-{vm_id}", host.name], document),
+            action("", "clean", [host.name], document),
         ]
-    took = _timed(host, commands, ROUNDS * 3)
+    took = timed(host, commands, ROUNDS * 3)
     return (took[f"pre {many}"] + took[f"post {many}"]) / (took[f"pre {few}"] + took[f"post {few}"])
 
 
@@ -127,11 +110,11 @@ def _peers(host: Host) -> tuple[float, float]:
         peers = [
             {"name": f"p{number}", "vtep": f"10.0.{number // 200 + 4}.{number % 200 + 1}"} for number in range(count)
         ]
-        return _command(name, [_PROGRAM, "peers"], stdin=json.dumps({"peers": [own, *peers]}))
+        return command(name, [_PROGRAM, "peers"], stdin=json.dumps({"peers": [own, *peers]}))
 
-    settle = _command("", ["sleep", "1"])  # a new peer does not come in the second in which 500 others did
-    first = _timed(host, [told("", 0), settle, told("first", PEERS)], ROUNDS)
-    more = _timed(host, [told("", PEERS), settle, told("more", PEERS + 1)], ROUNDS * 2)
+    settle = command("", ["sleep", "1"])  # a new peer does not come in the second in which 500 others did
+    first = timed(host, [told("", 0), settle, told("first", PEERS)], ROUNDS)
+    more = timed(host, [told("", PEERS), settle, told("more", PEERS + 1)], ROUNDS * 2)
     return first["first"], more["more"]
 
 

@@ -96,9 +96,10 @@ def _read(vm_id: int) -> list[GuestPort] | AwsOvsError:
 
 def _objects(value: Any) -> Any:
     """Turn tuples with names into objects, at every depth: JSON would make lists of them."""
-    if hasattr(value, "_asdict"):
-        return {key: _objects(field) for key, field in value._asdict().items()}
-    return [_objects(element) for element in value] if isinstance(value, (list, tuple)) else value
+    if not isinstance(value, (list, tuple)):
+        return value
+    values, names = [_objects(element) for element in value], getattr(value, "_fields", None)
+    return dict(zip(names, values, strict=True)) if names else values
 
 
 def _decode(document: Any, vm_id: int) -> list[GuestPort]:
