@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -51,16 +50,8 @@ class Node:
         return cls(settings, underlay, Ovsdb(), dry_run, look_at_kernel=kernel.glance)
 
     def in_force(self, ports: Iterable[GuestPort]) -> list[GuestPort]:
-        """List guest ports as they are to be here: as far as their networks grant it, and picking up what is to be picked up.
-
-        A new ovs-vswitchd may know no connections.
-        """
-        _, _, ticks = vswitchd().partition(" ")
-        until = int(ticks) // os.sysconf("SC_CLK_TCK") + PICK_UP_S if ticks.isdecimal() else 0
-        return [
-            self.grants.limit(port, self.transit)._replace(picks_up_until=max(port.picks_up_until, until))
-            for port in ports
-        ]
+        """List guest ports as they are to be here: as far as their networks grant it."""
+        return [self.grants.limit(port, self.transit) for port in ports]
 
     def observe(self) -> flows.Observed:
         """Read our guest and patch ports."""
@@ -93,27 +84,32 @@ class Node:
         """
         eni.refuse_overlap(self.transit, self.underlay, blocks, is_set_up=read_marker() is not None)
 
-    def ensure_base(self) -> None:
+    def ensure_base(self) -> bool:
         """Make sure that the node itself is set up: look at a file and at the kernel, do everything when it is not.
 
         It is not before the first VM, after a restart of ovs-vswitchd (which forgets all flows), and when the
         configuration, the ENI or the driver's version has changed. And others change the kernel: a restart of
         systemd-networkd removes rules and routes that it has not made.
 
+        Returns:
+            whether it has been restored: the files of VMs may have changed.
+
         Raises:
             AwsOvsError: the node cannot be set up.
         """
         self.refuse_overlap()
         if self.dry_run:
-            return
+            return False
         if read_marker() != self.marker():
             from . import restore  # only then is it needed
 
             restore.run(self)
-        elif self._look_at_kernel(self.underlay, self.config):
+            return True
+        if self._look_at_kernel(self.underlay, self.config):
             from . import heal
 
             heal.run(self)
+        return False
 
     def marker(self) -> dict[str, Any]:
         """Describe what the node's base depends on."""

@@ -29,7 +29,8 @@ def run(node: Node, vm: Vm, origin: str = "") -> None:
     if vm.attaching and not nics:
         return  # what comes or goes is none of the driver's
     check_mtu(node, nics)
-    node.ensure_base()
+    if node.ensure_base() and known is not None:
+        known = state.load(vm.vm_id)
     observed = node.observe()
     before = marked_ports(observed, vm.vm_id) if known is None else known
     planned = plan_ports(node, observed, vm.vm_id, nics, before)

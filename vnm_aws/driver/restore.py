@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from .. import files
 from ..errors import AwsOvsError
@@ -14,6 +15,7 @@ from ..overlay import bridges, comparison, flows, tunnels, upcalls
 from ..overlay.openflow import Bundles
 from ..overlay.ovsdb import select
 from ..overlay.pipeline import destinations, flow, overlay_bridge
+from ..processes import since_boot
 from ..underlay import kernel
 from . import connections, state, strangers
 from . import node as node_module
@@ -33,6 +35,8 @@ def run(node: Node) -> None:
     if made_for["ovs-vswitchd"] == NOT_RUNNING:
         raise AwsOvsError("ovs-vswitchd does not run", "start it: systemctl start openvswitch-switch")
     node.refuse_overlap(tunnels.load().vpc_cidrs)
+    if not node.dry_run:
+        _complete(state.everything(), is_new=_built_for() != made_for["ovs-vswitchd"])  # also what is left out below
     stored, refused = strangers.own(node)
     for bridge, refusal in refused.items():
         print(f"aws-ovs: restore: VMs on {bridge} are left out: {refusal}", file=sys.stderr)
@@ -49,18 +53,26 @@ def run(node: Node) -> None:
     files.replace(node_module.MARKER, json.dumps(made_for))
 
 
+def _built_for() -> Any:
+    """Tell for which process of ovs-vswitchd the node was built; None when it was not."""
+    built = node_module.read_marker()
+    return built.get("ovs-vswitchd") if isinstance(built, dict) else None
+
+
 def _build(node: Node, stored: state.Stored) -> None:
-    _keep_slots(state.everything())  # also of ports that are left out
     for changes in plans(node, stored):
         node.commit(changes)
     kernel.ensure(node.underlay, node.config, strangers.private_addresses(node.transit, node.underlay, stored.ports))
     node.flow(all_flows(node, stored))
 
 
-def _keep_slots(stored: state.Stored) -> None:
-    """Write down the slots of ports whose file is of a version that gave none."""
+def _complete(stored: state.Stored, is_new: bool) -> None:
+    """Write down what the files of VMs lack: slots, if a version gave none, and that a new ovs-vswitchd knows no connections."""
+    until = since_boot() + node_module.PICK_UP_S
     for vm_id in {port.vm_id for port in stored.ports}:
         ports = [port for port in stored.ports if port.vm_id == vm_id]
+        if is_new:
+            ports = [port._replace(picks_up_until=until) if port.zone else port for port in ports]
         if ports != state.load(vm_id):
             state.save(vm_id, ports)
 

@@ -20,7 +20,7 @@ bridges=$(ovs-vsctl --timeout=10 list-br | sort)
 ports=
 for bridge in $bridges; do
     echo "# flows of $bridge"
-    ovs-ofctl --no-stats --names dump-flows "$bridge" | grep -v -e '^ *cookie=0xa[89]' -e 'reply (' | sort
+    ovs-ofctl --no-stats --names dump-flows "$bridge" | grep -v -e '^ *cookie=0xa[89ab]' -e 'reply (' | sort
     ports="$ports -- get Bridge $bridge name -- list-ports $bridge"
 done
 echo '# ports of each bridge'
@@ -55,6 +55,7 @@ def dump(host: Host) -> str:
     text = host.run(["sh", "-c", _SCRIPT]).stdout
     text = re.sub(r"table \w+ lab_\w+ \{\n.*?\n\}\n", "", text, flags=re.DOTALL)
     text = re.sub(r"@if\d+", "", text)
+    text = re.sub(r'"picks_up_until":\d+', '"picks_up_until":…', text)
     # Port numbers depend on what there was before, and with them the order in which a flood serves the ports.
     text = re.sub(r"output:[^, ]+(,output:[^, ]+)+", lambda found: ",".join(sorted(found[0].split(","))), text)
     head, mark, rest = text.partition("# flows of")
