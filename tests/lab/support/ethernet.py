@@ -66,6 +66,20 @@ def udp4(source: str, target: str, ports: tuple[int, int], payload: bytes, ttl: 
     return ipv4(source, target, 17, struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload, ttl)
 
 
+SYN, RST, ACK, DATA = 2, 4, 16, 24
+"""Flags of TCP segments; DATA are those of one from the middle of a connection."""
+
+
+def tcp4(
+    source: str, target: str, ports: tuple[int, int], flags: int, payload: bytes = b"", sequence: int = 1
+) -> bytes:
+    """An IPv4 packet with a TCP segment; what it acknowledges is the number of its own first byte."""
+    head = struct.pack("!HHIIBBHHH", *ports, sequence, sequence if flags & ACK else 0, 5 << 4, flags, 8192, 0, 0)
+    ends = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!BBH", 0, 6, len(head) + len(payload))
+    checked = struct.pack("!H", checksum(ends + head + payload))
+    return ipv4(source, target, 6, head[:16] + checked + head[18:] + payload)
+
+
 def ping4(source: str, target: str, payload: bytes) -> bytes:
     """An echo request."""
     body = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + payload
