@@ -108,6 +108,8 @@ def _items(underlay: Underlay, settings: Config, of_vms: Collection[str]) -> lis
         ConnectionTable(
             _SHARES * (settings.connections_per_address + settings.connections_per_nic)
         ),  # after the tables: before there are such rules the kernel has no limit
+        # A VM that has migrated has connections of which this kernel has not seen the beginning.
+        Setting("net/netfilter/nf_conntrack_tcp_loose", "1"),
     ]
 
 

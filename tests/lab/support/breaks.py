@@ -185,6 +185,10 @@ REPAIRED = {
         "sysctl -qw net.ipv4.conf.aws_gw.rp_filter=1",
         (f"net.ipv4.conf.aws_gw.rp_filter is 1 instead of 2; {RESTORE}",),
     ),
+    "connections only from their beginning on": Break(
+        "sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0",
+        (f"net.netfilter.nf_conntrack_tcp_loose is 0 instead of 1; {RESTORE}",),
+    ),
     "redirects from aws_gw": Break(
         "sysctl -qw net.ipv4.conf.aws_gw.send_redirects=1",
         (f"net.ipv4.conf.aws_gw.send_redirects is 1 instead of 0; {RESTORE}",),
