@@ -66,8 +66,8 @@ def udp4(source: str, target: str, ports: tuple[int, int], payload: bytes, ttl: 
     return ipv4(source, target, 17, struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload, ttl)
 
 
-SYN, RST, ACK, DATA = 2, 4, 16, 24
-"""Flags of TCP segments; DATA are those of one from the middle of a connection."""
+SYN, ACK, DATA, END = 2, 16, 24, 17
+"""Flags of TCP segments; DATA are those of one from the middle of a connection, END those of its last one."""
 
 
 def tcp4(

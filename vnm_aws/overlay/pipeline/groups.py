@@ -187,16 +187,20 @@ def effective(rules: Iterable[Rule], inbound: bool) -> list[tuple[int, Rule]]:
 
 
 def _pick_up(guest: GuestPort, inbound: bool, seconds: int) -> Iterator[str]:
-    """Lead what no rule of a direction lets begin, and is from the middle of a connection, to those of the other direction."""
+    """Lead what no rule of a direction lets begin, and is from the middle of a connection, to those of the other direction.
+
+    The kernel calls it invalid when it is the end of one that it does not know.
+    """
     way, table, other = (
         (TO_GUEST_MATCH, Table.IN_RULES, Table.OUT_RULES)
         if inbound
         else (FROM_GUEST_MATCH, Table.OUT_RULES, Table.IN_RULES)
     )
     for family in ("tcp", "tcp6"):
-        match = f"{family},reg4={_key(guest.zone, CONNECTION)},{way}{_NEW},tcp_flags=-syn+ack"
-        line = add(picked_up(guest.vm_id, guest.nic_id), table, 50, match, f"{_set_kind(MIDDLE)},{goto(other)}")
-        yield for_a_time(line, seconds)
+        for kind, state in ((CONNECTION, _NEW), (INVALID, "")):
+            match = f"{family},reg4={_key(guest.zone, kind)},{way}{state},tcp_flags=-syn+ack"
+            line = add(picked_up(guest.vm_id, guest.nic_id), table, 50, match, f"{_set_kind(MIDDLE)},{goto(other)}")
+            yield for_a_time(line, seconds)
 
 
 def _flows(cookie: int, table: Table, priority: int, zone: int, rule: Rule, fields: _Fields) -> Iterator[str]:
