@@ -97,7 +97,7 @@ def port(guest: GuestPort, ofport: int, now: int) -> list[str]:
                 add(cookie, Table.ACCEPTED, 100, f"{family},{packet},{way}", f"{_wait(guest, family)},{leave}")
                 for family in ("ip", "ipv6")
             ),
-            add(cookie, Table.COMMITTED, 100, f"{begins},ct_mark=1", leave),
+            add(cookie, Table.COMMITTED, 100, f"{begins}{_KNOWN},ct_mark=1", leave),
             add(cookie, Table.COMMITTED, 0, begins, "drop"),
         ]
     return lines
@@ -122,6 +122,7 @@ def network(vni: int, has_groups: bool) -> list[str]:
             *((Table.INBOUND, 90, f",{family}", f"{to_guest},{look}") for family in ("ip", "ipv6")),
             (Table.INBOUND, 0, "", give),
             *_directions(),
+            *_fragments(),
             (Table.ACCEPTED, 50, f",{FROM_GUEST_MATCH}", go_on),
             (Table.ACCEPTED, 50, f",{TO_GUEST_MATCH}", give),
         ]
@@ -134,7 +135,7 @@ def _directions() -> Iterator[tuple[int, int, str, str]]:
     for way, own, other in ((FROM_GUEST_MATCH, inside, outside), (TO_GUEST_MATCH, outside, inside)):
         connection, packet, answer = (f",{way},reg4={kind << 16:#x}/0x70000" for kind in (CONNECTION, PACKET, ANSWER))
         for protocol in ("icmp", "icmp6"):
-            match = f"{connection},ct_state=+inv+trk,{protocol}"
+            match = f"{connection},ct_state=+inv+trk,{protocol},nw_frag=no"
             yield Table.DIRECTION, 110, match, f"{_set_kind(STRAY)},{goto(own)}"
         yield Table.DIRECTION, 100, f"{connection},ct_state=+inv+trk", f"{_set_kind(INVALID)},{goto(own)}"
         yield Table.DIRECTION, 90, f"{connection},ct_state=+rpl+trk", goto(other)
@@ -142,6 +143,19 @@ def _directions() -> Iterator[tuple[int, int, str, str]]:
         yield Table.DIRECTION, 80, packet, goto(own)
         yield Table.DIRECTION, 80, answer, goto(other)
         yield other, 50, answer, f"{_set_kind(PACKET)},{goto(own)}"
+
+
+def _fragments() -> Iterator[tuple[int, int, str, str]]:
+    """Let the later fragments of a packet wait for the first one, on which the rules decide.
+
+    The kernel makes one packet of them. The userspace datapath gives each the state of the whole packet, but no ports to
+    later ones. It keeps them again until they are complete: they never are when the first one is not accepted.
+    """
+    join = f"ct(commit,zone={ZONE},exec(load:1->NXM_NX_CT_MARK[]),table={Table.COMMITTED})"
+    connection = f"reg4={CONNECTION << 16:#x}/0x70000"
+    for family in ("ip", "ipv6"):
+        yield Table.DIRECTION, 95, f",{family},{connection}{_KNOWN},nw_frag=later", join
+        yield Table.ACCEPTED, 110, f",{family},{connection},nw_frag=first", join
 
 
 def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
