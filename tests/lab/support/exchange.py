@@ -79,7 +79,9 @@ class Asking:
                 ready = True
             if not ready and time.monotonic() > began + _PATIENCE_S:
                 sys.exit(f"nobody answers at {self.socket.getpeername()}")
+        self.silence = max(self.silence, time.monotonic() - self.heard)
         self._receive(1)
+        self.heard = time.monotonic()
         self.report()
 
 

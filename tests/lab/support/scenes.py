@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.lab.support import promise
+from tests.lab.support import groups, promise
 from tests.lab.support.faults import Action, done, on_vm
 from tests.world.lab import Lab
 from tests.world.recording import load, substitute
@@ -113,6 +113,24 @@ def update_nic(lab: Lab) -> Scene:
     return _scene(lab, on_vm("update_nic", _changed(_DOCUMENT), "one-1", "0"), before)
 
 
+GROUP_BEFORE = (groups.inbound("TCP", "22,80"), groups.outbound("ALL"))
+GROUP_AFTER = (groups.inbound("TCP", "7000"), groups.inbound("ICMP"), groups.outbound("UDP", "53"))
+
+
+def new_rules(lab: Lab) -> Scene:
+    """The group of a running VM gets other rules, on two NICs of two bridges."""
+    before, after = (groups.grouped(_DOCUMENT, *rules) for rules in (GROUP_BEFORE, GROUP_AFTER))
+    _running(lab, before)
+    return _scene(lab, on_vm("update_sg", after, "one-1"), on_vm("update_sg", before, "one-1"))
+
+
+def first_rules(lab: Lab) -> Scene:
+    """A running VM that was open gets a group whose rules decide."""
+    _running(lab, _DOCUMENT)
+    after = groups.grouped(_DOCUMENT, *GROUP_AFTER)
+    return _scene(lab, on_vm("update_sg", after, "one-1"), on_vm("update_sg", _DOCUMENT, "one-1"))
+
+
 def clean(lab: Lab) -> Scene:
     """A running VM is to go."""
     _running(lab, _DOCUMENT)
@@ -165,3 +183,4 @@ POSTS: dict[str, Callable[[Lab], Scene]] = {
 }  # fmt: skip
 CLEANS: dict[str, Callable[[Lab], Scene]] = {"whole VM": clean, "detach NIC": detach_nic, "detach alias": detach_alias}
 UPDATES: dict[str, Callable[[Lab], Scene]] = {"update_sg": update_sg, "update_nic": update_nic}
+GROUPS: dict[str, Callable[[Lab], Scene]] = {"other rules": new_rules, "first rules": first_rules}

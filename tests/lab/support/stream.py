@@ -1,9 +1,10 @@
 """A TCP connection that carries numbered chunks in one direction or both, run as `python3 -c TEXT MODE ...`.
 
     listen PORT
-    connect SOURCE ADDRESS PORT DIRECTION
+    connect SOURCE ADDRESS PORT DIRECTION [IDLE]
 
-DIRECTION, seen from the one that connects: `out`, `in` or `both`. It prints `ready` once data flows, and goes on until
+DIRECTION, seen from the one that connects: `out`, `in` or `both`. With IDLE, no data flows for so many seconds after the first
+one. It prints `ready` once data flows, and goes on until
 it gets SIGTERM. Then the other side says how much it has received, and it prints as JSON whether each chunk arrived, in
 order, and the longest time in which none did.
 """
@@ -18,15 +19,16 @@ import sys
 import threading
 import time
 
-PAUSE = 0.02
+PAUSE, BEFORE_IDLE = 0.02, 1.0
 END = 1 << 63
 
 
 class End:
     """One end of a connection."""
 
-    def __init__(self, connection: socket.socket, sends: bool) -> None:
-        self.connection, self.sends = connection, sends
+    def __init__(self, connection: socket.socket, sends: bool, idle: int) -> None:
+        self.connection, self.sends, self.idle = connection, sends, idle
+        self.pauses_at = time.monotonic() + BEFORE_IDLE
         self.stop = threading.Event()
         self.sent = self.received = 0
         self.in_order, self.silence, self.heard = True, 0.0, time.monotonic()
@@ -35,10 +37,16 @@ class End:
 
     def send(self) -> None:
         """Send until told to stop."""
-        while self.sends and not self.stop.wait(PAUSE):
+        while self.sends and not self.stop.wait(self._pause()):
             self.connection.sendall(struct.pack(">Q", self.sent))
             self.sent += 1
         self.stop.wait()
+
+    def _pause(self) -> float:
+        if self.idle and time.monotonic() > self.pauses_at:
+            idle, self.idle = self.idle, 0
+            return idle
+        return PAUSE
 
     def stop_by_signal(self) -> None:
         """Stop when SIGTERM comes, which must be blocked in all threads."""
@@ -68,9 +76,9 @@ class End:
 
 def serve(connection: socket.socket) -> None:
     """The end that was connected to."""
-    sends = connection.recv(1) == b"+"
+    sends, idle = connection.recv(2, socket.MSG_WAITALL)
     connection.sendall(b"!")
-    end = End(connection, sends)
+    end = End(connection, bool(sends), idle)
     sender = threading.Thread(target=end.send)
     sender.start()
     end.receive()
@@ -88,13 +96,13 @@ def listen(port: int) -> None:
         threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 
 
-def connect(source: str, address: str, port: int, direction: str) -> None:
+def connect(source: str, address: str, port: int, direction: str, idle: int = 0) -> None:
     """The end that connects."""
     connection = socket.create_connection((address, port), timeout=10, source_address=(source, 0))
     connection.settimeout(None)
-    connection.sendall(b"-" if direction == "out" else b"+")
+    connection.sendall(bytes([direction != "out", idle]))
     assert connection.recv(1) == b"!"
-    end = End(connection, direction != "in")
+    end = End(connection, direction != "in", idle)
     # In a thread: a handler would run in the midst of a wait for `stop` and wait for the lock that this holds.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=end.stop_by_signal, daemon=True).start()
@@ -113,4 +121,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "listen":
         listen(int(sys.argv[2]))
     else:
-        connect(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
+        connect(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5], *map(int, sys.argv[6:]))
