@@ -18,9 +18,9 @@ Packet = dict[str, int]
 IP, IPV6 = 0x0800, 0x86DD
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 NEW, EST, REL, RPL, INV, TRK = (1 << bit for bit in range(6))
-_STATES = {"new": NEW, "est": EST, "rel": REL, "rpl": RPL, "inv": INV, "trk": TRK}
-_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16}
-SYN, RST, ACK = _FLAGS["syn"], _FLAGS["rst"], _FLAGS["ack"]
+STATES = {"new": NEW, "est": EST, "rel": REL, "rpl": RPL, "inv": INV, "trk": TRK}
+FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16}
+SYN, RST, ACK = FLAGS["syn"], FLAGS["rst"], FLAGS["ack"]
 _QUESTIONS = {ICMP: {8: 0, 13: 14, 15: 16, 17: 18}, ICMP6: {128: 129}}
 """ICMP messages that begin an exchange, and those that answer them."""
 _ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMP6: (1, 2, 3, 4)}
@@ -184,7 +184,7 @@ class Bridge:
         own, answer = _tuples(packet)
         known = self._began.get((zone, *own)) or self._answered.get((zone, *own))
         if "commit" in words and known is None and sum(key[0] == zone for key in self._began) < self._limit:
-            known = Connection(_original(packet), (zone, *answer))
+            known = Connection(original(packet), (zone, *answer))
             self._began[(zone, *own)] = self._answered[known.answer] = known
         packet["ct_zone"] = zone
         packet |= self._state(packet, zone, known)
@@ -202,7 +202,7 @@ class Bridge:
             rpl = RPL if (zone, *quoted) in self._began else 0  # the error goes against what it quotes
             return master.original | {"ct_state": TRK | REL | rpl}
         if known is None:
-            return _original(packet) | {"ct_state": TRK | NEW} if _begins(packet) else {"ct_state": TRK | INV}
+            return original(packet) | {"ct_state": TRK | NEW} if _begins(packet) else {"ct_state": TRK | INV}
         own, _ = _tuples(packet)
         if known.answer == (zone, *own):
             self._replied.add(known.answer)
@@ -257,7 +257,7 @@ def _conjunctions(flow: Flow) -> list[int]:
 
 def _value(name: str, text: str) -> tuple[int, int]:
     if name in ("ct_state", "tcp_flags"):
-        bits = _STATES if name == "ct_state" else _FLAGS
+        bits = STATES if name == "ct_state" else FLAGS
         words = re.findall(r"([+-])([a-z]+)", text)
         mask = sum(bits[word] for _, word in words)
         return sum(bits[word] for sign, word in words if sign == "+"), mask
@@ -326,7 +326,7 @@ def _tuples(packet: Packet) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (protocol, *ends, kind, number), (protocol, *ends[::-1], other, number)
 
 
-def _original(packet: Packet) -> Packet:
+def original(packet: Packet) -> Packet:
     """The fields that tell how the connection of a packet began."""
     family = "nw" if packet["eth_type"] == IP else "ipv6"
     is_icmp = packet["nw_proto"] in (ICMP, ICMP6)
