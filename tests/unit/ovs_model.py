@@ -27,8 +27,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "Port": {"interfaces": ["set", []], "fake_bridge": False, "tag": ["set", []]},
     "Bridge": {
         "ports": ["set", []], "fail_mode": ["set", []], "datapath_type": "", "external_ids": ["map", []],
-        "controller": ["set", []],
+        "controller": ["set", []], "flow_tables": ["map", []],
     },
+    "Flow_Table": {"prefixes": ["set", []]},
     "Open_vSwitch": {"bridges": ["set", []]},
 }  # fmt: skip
 
@@ -122,6 +123,8 @@ class Database(Ovsdb):
         ):
             held = {one[1] for row in self.tables[parent].values() for one in as_list(row[column])}
             self.tables[table] = {uuid: row for uuid, row in self.tables[table].items() if uuid in held}
+        held = {one[1] for row in self.tables["Bridge"].values() for _, one in row["flow_tables"][1]}
+        self.tables["Flow_Table"] = {uuid: row for uuid, row in self.tables["Flow_Table"].items() if uuid in held}
         for uuid, row in self.tables["Interface"].items():
             if not isinstance(row["ofport"], int):
                 self.tables["Interface"][uuid] = {**row, "ofport": next(self._numbers)}

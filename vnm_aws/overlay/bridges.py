@@ -28,7 +28,7 @@ from ..names import (
 )
 from .guest_port import GuestPort
 from .ovsdb import Operation, Ovsdb, Row, as_dict, as_list, ids_include, ovs_map, ovs_set, replace_ids, select
-from .pipeline import NODE_MAC
+from .pipeline import NODE_MAC, VnetTable
 
 RESERVED = (OVERLAY, GATEWAY_PORT, REPAIR_PORT)
 OTHER_BRIDGE = "give the network a BRIDGE that nobody else uses: 'onevnet update' with the network's ID"
@@ -36,6 +36,12 @@ OTHER_BRIDGE = "give the network a BRIDGE that nobody else uses: 'onevnet update
 PORT_COLUMNS = ["name", "ofport", "external_ids", "error"]
 _GUEST = r"one-\d+-\d+\Z"  # compiled only where it is used: that costs 0.2 ms
 _TUNNEL = r"vx-[0-9a-f]{8}\Z"
+_PREFIXES = {
+    VnetTable.IN_RULES: {"ct_nw_src", "ct_ipv6_src", "nw_src"},
+    VnetTable.OUT_RULES: {"ct_nw_dst", "ct_ipv6_dst", "nw_dst"},
+}
+"""By which addresses tables have their flows in tries, three fields at most. In tables without, rules about addresses make
+what Open vSwitch learns from a packet hold for its address alone, and a flood from many addresses fills its cache."""
 
 
 class OvsInterface(NamedTuple):
@@ -228,6 +234,8 @@ class Transaction:
             "name": name, "fail_mode": "secure", "datapath_type": datapath_type, "ports": ovs_set([local, *ports]),
             "external_ids": ovs_map({ROLE: role}), "other_config": ovs_map({"disable-in-band": "true"}),
         }  # fmt: skip
+        if role == "vnet":
+            row["flow_tables"] = self._flow_tables()
         self.operations.append({"op": "insert", "table": "Bridge", "row": row, "uuid-name": reference})
         mutation = [["bridges", "insert", ovs_set([["named-uuid", reference]])]]
         self.operations.append({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutation})
@@ -239,6 +247,22 @@ class Transaction:
         row = {"fail_mode": "secure", "datapath_type": datapath_type}
         self.operations.append({"op": "update", "table": "Bridge", "where": where, "row": row})
         self.operations.append(replace_ids("Bridge", where, [], {ROLE: role}))
+
+    def add_tries(self, name: str) -> None:
+        """Give tries of addresses to the tables of an existing VNET bridge that need them."""
+        self.reasons.append(f"bridge {name} does not have the rules of security groups in tries (flow_tables)")
+        old = ovs_set([table.value for table in _PREFIXES])
+        mutations = [["flow_tables", "delete", old], ["flow_tables", "insert", self._flow_tables()]]
+        where = [["name", "==", name]]
+        self.operations.append({"op": "mutate", "table": "Bridge", "where": where, "mutations": mutations})
+
+    def _flow_tables(self) -> list[Any]:
+        references = []
+        for table, prefixes in _PREFIXES.items():
+            name, row = self.name(), {"prefixes": ovs_set(sorted(prefixes))}
+            self.operations.append({"op": "insert", "table": "Flow_Table", "row": row, "uuid-name": name})
+            references.append([table.value, ["named-uuid", name]])
+        return ["map", references]
 
 
 def _plain(value: Any) -> Any:
@@ -273,7 +297,8 @@ def plan_overlay(db: Ovsdb, datapath_type: str, mtu: int) -> Transaction:
 
 
 def _select_bridge(name: str) -> Operation:
-    return select("Bridge", [["name", "==", name]], ["name", "fail_mode", "datapath_type", "external_ids", "ports"])
+    columns = ["name", "fail_mode", "datapath_type", "external_ids", "ports", "flow_tables"]
+    return select("Bridge", [["name", "==", name]], columns)
 
 
 def _is_right(row: dict[str, Any], role: str, datapath_type: str) -> bool:
@@ -282,6 +307,12 @@ def _is_right(row: dict[str, Any], role: str, datapath_type: str) -> bool:
         and (row["datapath_type"] or "system") == datapath_type
         and as_dict(row["external_ids"]).get(ROLE) == role
     )
+
+
+def _has_tries(row: Row, prefixes: dict[str, set[str]]) -> bool:
+    """Tell whether a bridge has the tries that it needs; `prefixes` are those of flow tables, by their UUIDs."""
+    tables = {table: prefixes.get(str(uuid)) for table, uuid in row["flow_tables"][1]}
+    return all(tables.get(table.value) == wanted for table, wanted in _PREFIXES.items())
 
 
 def plan_networks(
@@ -297,7 +328,9 @@ def plan_networks(
     networks = sorted(set(networks))
     names = sorted({bridge for bridge, _ in networks})
     patches = [name for bridge, vni in networks for name in patch_name(bridge, vni)]
-    replies = db.transact([*map(_select_bridge, names), *select_places(patches, ["options"])])
+    selects = [select("Flow_Table", [], ["_uuid", "prefixes"]), *map(_select_bridge, names)]
+    flow_tables, *replies = db.transact([*selects, *select_places(patches, ["options"])])
+    prefixes = {str(row["_uuid"]): set(as_list(row["prefixes"])) for row in flow_tables}
     changes = Transaction()
     for name, reply in zip(names, replies, strict=False):
         if name in RESERVED:
@@ -309,6 +342,8 @@ def plan_networks(
             changes.bridge(name, "vnet", datapath_type, [])
         elif not _is_right(reply[0], "vnet", datapath_type):
             changes.take_over(name, "vnet", datapath_type)
+        if reply and not _has_tries(reply[0], prefixes):
+            changes.add_tries(name)
     there = places(replies[len(names) :])
     for bridge, vni in networks:
         near, far = patch_name(bridge, vni)

@@ -131,6 +131,14 @@ REPAIRED = {
         "ovs-vsctl clear Bridge onebr1 external_ids",
         (f"bridge onebr1 is not the driver's, or not fail_mode=secure.*; {RESTORE}",),
     ),
+    "the rules of groups in no tries": Break(
+        "ovs-vsctl clear Bridge onebr1 flow_tables",
+        (f"bridge onebr1 does not have the rules of security groups in tries.*; {RESTORE}",),
+    ),
+    "the rules of groups in a wrong trie": Break(
+        "ovs-vsctl set Flow_Table $(ovs-vsctl get Bridge onebr1 flow_tables:32) prefixes=nw_dst",
+        (f"bridge onebr1 does not have the rules of security groups in tries.*; {RESTORE}",),
+    ),
     "the overlay bridge not marked": Break(
         "ovs-vsctl clear Bridge aws_ovs external_ids",
         (f"bridge aws_ovs is not the driver's, or not fail_mode=secure.*; {RESTORE}",),
