@@ -261,6 +261,8 @@ def _value(name: str, text: str) -> tuple[int, int]:
         words = re.findall(r"([+-])([a-z]+)", text)
         mask = sum(bits[word] for _, word in words)
         return sum(bits[word] for sign, word in words if sign == "+"), mask
+    if name == "nw_frag":
+        return {"no": 0, "first": 1, "later": 3}[text], 3
     value, is_masked, mask_text = text.partition("/")
     if "nw_src" in name or "nw_dst" in name or "ipv6" in name:
         bits_of, number = (128 if "ipv6" in name else 32), int(ip_address(value))

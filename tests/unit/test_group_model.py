@@ -74,7 +74,7 @@ class Meaning:
                 self._answered.add(original)
             return self._accepts(original) or (original not in self._answered and self._picks(sent))
         if not begins(sent):
-            return packet.protocol != TCP and self._accepts(packet)
+            return self._picks(sent) if packet.protocol == TCP else self._accepts(packet)
         if self._accepts(packet):
             self._connections[_ends(packet)] = packet
             return True
@@ -82,7 +82,7 @@ class Meaning:
 
     def _picks(self, sent: Sent) -> bool:
         """Whether a packet is taken for an answer in a connection whose beginning nobody has seen, and may be one."""
-        is_middle = sent.packet.protocol == TCP and sent.flags == ACK
+        is_middle = sent.packet.protocol == TCP and sent.flags & (SYN | ACK) == ACK
         return self._picks_up and is_middle and self._accepts(reversed_(sent.packet))
 
     def _original(self, sent: Sent) -> Packet | None:
@@ -219,7 +219,7 @@ def packets(chance: random.Random, rules: Sequence[Attributes], count: int) -> I
     for _ in range(count):
         packet = chance.choice(last[-8:]) if last and chance.random() < 0.5 else _near(chance, rules)
         last.append(packet)
-        flags = chance.choice((SYN, SYN, ACK, ACK, SYN | ACK, RST))
+        flags = chance.choice((SYN, SYN, ACK, ACK, SYN | ACK, RST, RST | ACK))
         if chance.random() < 0.5:
             packet = reversed_(packet)
         if is_tracked(packet) and chance.random() < 0.1:

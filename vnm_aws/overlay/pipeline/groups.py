@@ -32,7 +32,6 @@ from . import VnetTable as Table
 from .flow import add, answers, for_a_time, goto, in_network, network_cookie, picked_up, port_cookie
 
 CONNECTION, ANSWER, PACKET, STRAY, MIDDLE, INVALID = range(6)
-_KINDS_TRACKED = (CONNECTION, MIDDLE)
 _PACKET_OR_STRAY = 0x6FFFF
 """The mask of the register under which these two kinds are the same."""
 FIRST_PRIORITY, _LAST_PRIORITY = 65000, 100
@@ -171,7 +170,7 @@ def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
     stray = packet._replace(kind=STRAY, icmp_type="icmp_type")
     either = packet._replace(mask=f"/{_PACKET_OR_STRAY:#x}")
     answer = _Fields(ANSWER, f"nw_{opposite}", f"ipv6_{opposite}", "", "")
-    middle = _Fields(MIDDLE, f"ct_nw_{opposite}", f"ct_ipv6_{opposite}", "ct_tp_src", "")
+    middle = answer._replace(kind=MIDDLE, port="tp_src")  # what is invalid has no original tuple
     kinds: dict[str, tuple[_Fields, ...]] = {ALL: (connection, either, answer), IPSEC: (packet, answer)}
     kinds |= {ICMP: (connection, stray), ICMPV6: (connection, stray)}
     cookie, own = port_cookie(guest.vm_id, guest.nic_id), picked_up(guest.vm_id, guest.nic_id)
@@ -239,7 +238,7 @@ def _flows(cookie: int, table: Table, priority: int, zone: int, rule: Rule, fiel
 
 def _ends(zone: int, rule: Rule, fields: _Fields) -> Iterator[tuple[str, list[str]]]:
     """Match the protocol of a rule, for each family, and list the matches for where the other end may be then."""
-    is_tracked, number = fields.kind in _KINDS_TRACKED, _NUMBERS.get(rule.protocol)
+    is_tracked, number = fields.kind == CONNECTION, _NUMBERS.get(rule.protocol)
     protocol = f"{'ct_nw_proto' if is_tracked else 'nw_proto'}={number}," if number else ""
     key = f"{protocol}reg4={_key(zone, fields.kind)}{fields.mask}{_KNOWN if is_tracked else ''}"
     if is_tracked and rule.nets is None and rule.protocol not in _FAMILIES:
