@@ -60,6 +60,7 @@ class _Flow(NamedTuple):
     packets: int
     bytes: int
     priority: int
+    actions: str
 
 
 def of_nics(bridges: Iterable[str]) -> dict[Nic, Passed]:
@@ -85,7 +86,7 @@ def _add(passed: Passed, line: _Flow, to_guest: bool) -> Passed:
         if to_guest:
             return passed._replace(refused_in=passed.refused_in + line.packets)
         return passed._replace(refused_out=passed.refused_out + line.packets)
-    if line.table == Table.ACCEPTED:
+    if line.table == Table.ACCEPTED and line.actions.startswith("ct(commit"):  # what is not tracked begins nothing
         return passed._replace(begun=passed.begun + line.packets)
     if line.table == Table.COMMITTED and line.priority:
         return passed._replace(went_on=passed.went_on + line.packets)
@@ -124,7 +125,8 @@ def settle() -> None:
 
 def _read(bridge: str, match: str) -> Iterator[_Flow]:
     for line in openflow.ask("dump-flows", bridge, match, stats=True):
-        if text := _FLOW.search(line.partition(" actions=")[0]):  # an action to learn flows has a priority, too
+        match, _, actions = line.partition(" actions=")
+        if text := _FLOW.search(match):  # an action to learn flows has a priority, too
             cookie, *numbers = text.groups(str(_DEFAULT_PRIORITY))
             table, packets, octets, priority = map(int, numbers)
-            yield _Flow(int(cookie, 16), table, packets, octets, priority)
+            yield _Flow(int(cookie, 16), table, packets, octets, priority, actions)
