@@ -20,6 +20,8 @@ from tests.world.hosts.host import Host
 from tests.world.lab import Lab
 from tests.world.recording import load
 
+pytestmark = pytest.mark.xdist_group("groups_limits")  # the same VMs are for all
+
 DOCUMENT = load("deploy").steps[-1].xml or b""
 GUARDED, BESIDE, OUTSIDE = "192.168.0.60", "192.168.0.61", "192.168.0.62"
 """VM 2 and VM 3 on h1 have security groups, VM 4 on h2 is open."""
