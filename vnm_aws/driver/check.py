@@ -246,7 +246,7 @@ def _groups(node: Node, stored: state.Stored) -> Iterator[Difference]:
         nics = ", ".join(map(str, nic_ids))
         what = f"VM {vm_id} has no security groups in force yet (NIC {nics}): its file is of a version that knew none"
         yield Difference(what, state.SEND)
-    for (vm_id, nic_id), nic in connections.look(node.config, stored.ports).items():
+    for (vm_id, nic_id), nic in connections.look(node, stored.ports).items():
         whose, remedy = f"VM {vm_id} NIC {nic_id}", connections.REMEDY.format(vm_id)
         if nic.is_nearly_full:
             what = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..config import Config
 from ..overlay import counters, limits, unixctl
 from ..overlay.counters import Nic, Passed
 from ..overlay.guest_port import GuestPort
@@ -48,16 +47,16 @@ class Tracked(NamedTuple):
         return self.limit > 0 and self.connections >= self.limit * _ALMOST
 
 
-def look(settings: Config, ports: Iterable[GuestPort], timeout: float = unixctl.TIMEOUT_S) -> dict[Nic, Tracked]:
-    """Look at the NICs whose security groups decide.
+def look(node: Node, ports: Iterable[GuestPort], timeout: float = unixctl.TIMEOUT_S) -> dict[Nic, Tracked]:
+    """Look at the NICs whose security groups decide, and that are plugged in.
 
     Raises:
         AwsOvsError: Open vSwitch does not answer.
     """
-    deciding = [port for port in ports if port.zone]
+    deciding = _deciding(node, ports)
     if not deciding:
         return {}
-    zones = limits.read(settings.datapath_type, timeout)
+    zones = limits.read(node.config.datapath_type, timeout)
     bridges = {port.bridge for port in deciding}
     first = last = counters.of_nics(bridges)
     if any(passed.begun > passed.went_on for passed in first.values()):
@@ -71,6 +70,12 @@ def look(settings: Config, ports: Iterable[GuestPort], timeout: float = unixctl.
         dropped = _dropped(first.get(nic, Passed()), passed)
         found[nic] = Tracked(entries, limit, dropped, passed.refused_in, passed.refused_out)
     return found
+
+
+def _deciding(node: Node, ports: Iterable[GuestPort]) -> list[GuestPort]:
+    tracked = [port for port in ports if port.zone]
+    plugged = node.observe().numbers() if tracked else {}
+    return [port for port in tracked if port.name in plugged]
 
 
 def as_values(tracked: Tracked | None) -> dict[str, int | None]:
@@ -93,8 +98,7 @@ def wrong_limits(node: Node, ports: Iterable[GuestPort]) -> list[str]:
     Raises:
         AwsOvsError: Open vSwitch does not answer.
     """
-    plugged = node.observe().numbers()
-    deciding = [port for port in ports if port.zone and port.name in plugged]
+    deciding = _deciding(node, ports)
     zones = limits.read(node.config.datapath_type) if deciding else {}
     wrong, right = [], node.config.connections_per_nic
     for port in deciding:

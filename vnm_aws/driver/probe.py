@@ -61,7 +61,7 @@ def _gather(values: dict[str, str]) -> None:
         if marker.get("ovs-vswitchd") != vswitchd:
             raise AwsOvsError("ovs-vswitchd was restarted and has forgotten the VMs' flows", "run 'aws-ovs restore'")
         ports = state.everything().ports
-        tracked = connections.look(settings, ports, _TIMEOUT)
+        tracked = connections.look(here, ports, _TIMEOUT)
         values["CONNECTIONS"] = str(sum(nic.connections for nic in tracked.values()))
         values["CONNECTIONS_FULL"] = str(sum(nic.is_nearly_full for nic in tracked.values()))
         values["CONNECTIONS_DROPPED"] = str(sum(nic.dropped for nic in tracked.values()))

@@ -25,7 +25,7 @@ def gather(node: Node) -> dict[str, Any]:
     plugged, inhabited = set(observed.numbers()), [(port.bridge, port.vni) for port in ports]
     refused, dropped, tracked = nft.refused(), _dropped(ports), {}
     with contextlib.suppress(AwsOvsError):
-        tracked = connections.look(node.config, ports)
+        tracked = connections.look(node, ports)
     if node_module.vswitchd() == node_module.NOT_RUNNING:  # the database still has what was
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()

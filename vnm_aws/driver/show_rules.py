@@ -49,7 +49,7 @@ def gather(node: Node, ports: list[GuestPort]) -> list[dict[str, Any]]:
     """Gather all that is printed, as plain values; what Open vSwitch does not tell is None."""
     tracked: dict[counters.Nic, connections.Tracked] = {}
     with contextlib.suppress(AwsOvsError):
-        tracked = connections.look(node.config, ports)
+        tracked = connections.look(node, ports)
     return [_nic(port, tracked.get((port.vm_id, port.nic_id))) for port in node.in_force(ports)]
 
 
