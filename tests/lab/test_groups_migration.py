@@ -12,7 +12,7 @@ from tests.lab.support.alive import live_migration, neighbour, unhealthy
 from tests.lab.support.checks import Check, Report
 from tests.lab.support.ethernet import DATA, END, SYN, ethernet, tcp4, udp4
 from tests.lab.support.flood import Flood
-from tests.lab.support.groups import EXCHANGE, answered, ended, grouped, grouped_all, inbound, outbound, ready
+from tests.lab.support.groups import EXCHANGE, answered, ended, grouped, grouped_all, inbound, outbound, ready, update
 from tests.lab.support.pings import A_EIP, PUBLIC, A, Ping, bound, recovered
 from tests.lab.support.segment import mac
 from tests.lab.test_migration import STREAM, Running
@@ -175,3 +175,39 @@ def test_what_is_picked_up_is_bounded_in_kind_and_time(fresh_lab: Lab) -> None:
         flood.passing([allowed])
         assert {name for name, count in flood.seen().items() if count > over[name]} == {allowed}
         assert set(over) == {allowed, *answers}
+
+
+def _arrives(lab: Lab, vm_id: int, port: int, patiently: bool) -> bool:
+    """Whether anything of a TCP connection arrives at a VM within a second, or within the time in which it is sent again."""
+    seconds = 40 if patiently else 1
+    sniffer = ["sh", "-c", f"timeout {seconds} tcpdump -n -c 1 -i any -Q in tcp port {port} 2>/dev/null"]
+    return bool(lab.guest(vm_id).run(sniffer, check=False).stdout.strip())
+
+
+def test_what_is_picked_up_counts_as_begun_by_who_began_it(fresh_lab: Lab) -> None:
+    """Rules let each of two connections begin either way, and first speaks who has not begun it: then one rule goes."""
+    lab = fresh_lab
+    others, own = (inbound("TCP", f"{IN},32768:65535"), outbound("ALL"))
+    lab.play(neighbour(3, "h3"))
+    lab.play(grouped_all(load("deploy"), others, own))
+    document = grouped(DOCUMENT, others, own)
+    with checks.Web() as servers:
+        servers.serve(lab.guest(1).spawn([*STREAM, "listen", str(IN)]))
+        servers.serve(lab.guest(3).spawn([*STREAM, "listen", str(OUT)]))
+        running = {
+            "VM on h3 → VM": lab.guest(3).spawn([*STREAM, "connect", "192.168.0.103", A, str(IN), "in"]),
+            "VM → VM on h3": lab.guest(1).spawn([*STREAM, "connect", A, "192.168.0.103", str(OUT), "in"]),
+        }
+        for process in running.values():
+            ready(process)
+        lab.play(live_migration(document, "h1", "h2"))
+        for rules, passes in (
+            ((others, own), (True, True)),
+            ((own,), (False, True)),
+            ((others,), (True, False)),
+            ((others, own), (True, True)),
+        ):
+            assert update(lab, "h2", grouped(DOCUMENT, *rules)) == ""
+            ways = zip(((3, IN), (1, OUT)), passes, strict=True)
+            assert tuple(_arrives(lab, *way, patiently=goes_on) for way, goes_on in ways) == passes, rules
+        assert [str(check) for check in streams_ended(running) if not check.passed] == []

@@ -37,6 +37,10 @@ MANY = settings(
 )  # fmt: skip
 
 
+EPHEMERAL = 32768
+"""From here on are the ports that systems give to who begins a connection."""
+
+
 class Sent(NamedTuple):
     """A packet on its way; an ICMP error quotes the packet that it is about."""
 
@@ -75,6 +79,8 @@ class Meaning:
             return self._accepts(original) or (original not in self._answered and self._picks(sent))
         if not begins(sent):
             return self._picks(sent) if packet.protocol == TCP else self._accepts(packet)
+        if packet.source_port < EPHEMERAL <= packet.port and self._picks(sent):
+            return True  # it looks like an answer, so it begins nothing
         if self._accepts(packet):
             self._connections[_ends(packet)] = packet
             return True

@@ -12,7 +12,9 @@ IN_RULES has what others may begin, OUT_RULES what the guest may begin. A packet
   (ANSWERS has them) are looked up among the rules of the other direction.
 - MIDDLE: after a live migration and the like connection tracking does not know the guest's TCP connections. For a time, a
   segment from the middle of one that no rule lets begin passes if it can be the answer in one that may have begun the other
-  way. It makes no entry: that does the next segment in the direction in which the connection began.
+  way. It makes no entry: that does the next segment in the direction in which the connection began. One that looks like an
+  answer, from a port that servers have to one that they have not, is looked up as such first: else what the rules let begin
+  both ways would count as begun by whoever sends first.
 
 Each rule has a priority of its own, so flows of several rules may overlap, and each counts what it was the first to accept.
 """
@@ -27,7 +29,7 @@ from typing import NamedTuple
 from ...errors import AwsOvsError
 from ...rules import ALL, ICMP, ICMPV6, IPSEC, TCP, UDP, Net, Rule, address
 from ..guest_port import GuestPort
-from . import FROM_GUEST_MATCH, KIND, OUTPUT_PORT, OUTPUT_PORT_BITS, TO_GUEST, TO_GUEST_MATCH, ZONE
+from . import FROM_GUEST_MATCH, KIND, OUTPUT_PORT, OUTPUT_PORT_BITS, TO_GUEST, TO_GUEST_MATCH, TURNED_BACK, ZONE
 from . import VnetTable as Table
 from .flow import add, answers, for_a_time, goto, in_network, network_cookie, picked_up, port_cookie
 
@@ -41,6 +43,8 @@ _ANSWER_S, _MOST_ANSWERS = 600, 512
 _TRACKED = ("tcp", "udp", "icmp", "tcp6", "udp6", "icmp6")
 _KNOWN = ",ct_state=-inv+trk"
 _NEW = ",ct_state=+new+trk"
+_FROM_SERVER = "tp_src=0/0x8000,tp_dst=0x8000/0x8000"
+"""From a port below 32768, and to one of those that systems give to who begins a connection."""
 _NUMBERS = {TCP: "6", UDP: "17", ICMP: "1", ICMPV6: "58", IPSEC: "50"}
 _FAMILIES = {ICMP: (False,), ICMPV6: (True,)}
 _ND_SENT, _ND_GOT = (133, 135, 136), (134, 135, 136, 137)
@@ -202,18 +206,27 @@ def effective(rules: Iterable[Rule], inbound: bool) -> list[tuple[int, Rule]]:
 def _pick_up(guest: GuestPort, inbound: bool, seconds: int) -> Iterator[str]:
     """Lead what no rule of a direction lets begin, and is from the middle of a connection, to those of the other direction.
 
-    The kernel calls it invalid when it is the end of one that it does not know.
+    The kernel calls it invalid when it is the end of one that it does not know. What was taken for an answer, and is none that
+    rules let pass, turns back once.
     """
     way, table, other = (
         (TO_GUEST_MATCH, Table.IN_RULES, Table.OUT_RULES)
         if inbound
         else (FROM_GUEST_MATCH, Table.OUT_RULES, Table.IN_RULES)
     )
+    cookie, look = picked_up(guest.vm_id, guest.nic_id), f"{_set_kind(MIDDLE)},{goto(other)}"
+    not_back = f"{way[:-1]}{int(way[-1]) | 4}"
+    back = f"load:1->{TURNED_BACK},{_set_kind(CONNECTION)},{goto(table)}"
+    yield for_a_time(add(cookie, other, 50, f"reg4={_key(guest.zone, MIDDLE)},{not_back}", back), seconds)
     for family in ("tcp", "tcp6"):
-        for kind, state in ((CONNECTION, _NEW), (INVALID, "")):
-            match = f"{family},reg4={_key(guest.zone, kind)},{way}{state},tcp_flags=-syn+ack"
-            line = add(picked_up(guest.vm_id, guest.nic_id), table, 50, match, f"{_set_kind(MIDDLE)},{goto(other)}")
-            yield for_a_time(line, seconds)
+        new = f"{family},reg4={_key(guest.zone, CONNECTION)}{_NEW},tcp_flags=-syn+ack"
+        invalid = f"{family},reg4={_key(guest.zone, INVALID)},tcp_flags=-syn+ack"
+        for priority, match in (
+            (FIRST_PRIORITY + 1, f"{new},{not_back},{_FROM_SERVER}"),
+            (50, f"{new},{way}"),
+            (50, f"{invalid},{way}"),
+        ):
+            yield for_a_time(add(cookie, table, priority, match, look), seconds)
 
 
 def _flows(cookie: int, table: Table, priority: int, zone: int, rule: Rule, fields: _Fields) -> Iterator[str]:
