@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.lab.support import scenes
-from tests.lab.support.faults import difference, effects, kill, quiet, run, to_die
+from tests.lab.support.faults import Action, difference, done, effects, kill, on_vm, quiet, run, to_die
 from tests.lab.support.scenes import HOST
 from tests.lab.test_rollback import Trial
 from tests.sampling import Sampler
@@ -57,3 +59,18 @@ def test_an_update_that_is_killed_leaves_old_or_new_rules_on_each_bridge(
         undo()
     assert wrong == []
     assert seen == {False, True}
+
+
+def test_updates_and_restores_at_once_end_with_the_rules_of_one_update(fresh_lab: Lab) -> None:
+    lab, host = fresh_lab, fresh_lab.hosts[HOST]
+    action, undo = scenes.new_rules(lab)
+    old = _in_force(lab)
+    done(host, action)
+    new = _in_force(lab)
+    undo()
+    before = action._replace(stdin=on_vm("update_sg", scenes.GROUPED_BEFORE).stdin)
+    for _ in range(3):
+        actions = [action, Action("restore", (), b""), before, Action("restore", (), b"")]
+        with ThreadPoolExecutor(len(actions)) as pool:
+            assert [ended.stderr for ended in pool.map(lambda one: run(host, one), actions)] == [""] * len(actions)
+        assert _in_force(lab) in (old, new)

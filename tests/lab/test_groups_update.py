@@ -220,3 +220,14 @@ def test_groups_of_one_nic_leave_the_others_alone(running: Running) -> None:
     assert checks.ping(lab.guest(3), "192.168.0.203", A_EIP, count=1) == "no answer"
     assert checks.ping(lab.guest(1), A_EIP, "192.168.0.203", count=1) == "no answer"
     assert unhealthy(lab) == []
+
+
+def test_connections_outlive_a_crash_of_ovs_vswitchd(running: Running) -> None:
+    """The node forgets them all; the action that restores it lets them be picked up, and the next one goes on with that."""
+    host, streams = running.lab.hosts["h1"], running.streams()
+    host.kill_ovs("ovs-vswitchd")
+    host.start_ovs()
+    assert running.update(*OTHER) == "", "an action restores the node, too"
+    assert running.update(*ONE) == ""
+    time.sleep(1)
+    assert [name for name, result in ended(streams).items() if not result["whole"]] == []

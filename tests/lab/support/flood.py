@@ -95,7 +95,10 @@ class Flood:
         for process in self._watchers:
             process.send_signal(signal.SIGUSR1)
             assert process.stdout
-            for number, count in json.loads(process.stdout.readline()).items():
+            assert process.stderr
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            for number, count in json.loads(line).items():
                 total[self._names[int(number)]] += count
         return total
 

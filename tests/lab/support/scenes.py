@@ -115,13 +115,14 @@ def update_nic(lab: Lab) -> Scene:
 
 GROUP_BEFORE = (groups.inbound("TCP", "22,80"), groups.outbound("ALL"))
 GROUP_AFTER = (groups.inbound("TCP", "7000"), groups.inbound("ICMP"), groups.outbound("UDP", "53"))
+GROUPED_BEFORE = groups.grouped(_DOCUMENT, *GROUP_BEFORE)
 
 
 def new_rules(lab: Lab) -> Scene:
     """The group of a running VM gets other rules, on two NICs of two bridges."""
-    before, after = (groups.grouped(_DOCUMENT, *rules) for rules in (GROUP_BEFORE, GROUP_AFTER))
-    _running(lab, before)
-    return _scene(lab, on_vm("update_sg", after, "one-1"), on_vm("update_sg", before, "one-1"))
+    after = groups.grouped(_DOCUMENT, *GROUP_AFTER)
+    _running(lab, GROUPED_BEFORE)
+    return _scene(lab, on_vm("update_sg", after, "one-1"), on_vm("update_sg", GROUPED_BEFORE, "one-1"))
 
 
 def first_rules(lab: Lab) -> Scene:
