@@ -127,6 +127,8 @@ def word(field: str, packet: switch.Packet) -> str:
         known = {(switch.IP, ICMP): field, (switch.IPV6, ICMPV6): f"icmpv6_{field.removeprefix('icmp_')}"}
         field = known.get((packet["eth_type"], packet["nw_proto"]), "")
         return field and f"{field}={value}"
+    if field.startswith("tp_"):
+        field = field.replace("tp_", "tcp_" if packet["nw_proto"] == TCP else "udp_")
     if re.match(r"(ct_)?ipv6_(src|dst)", field):
         return f"{field}={IPv6Address(value)}"
     return f"{field}={IPv4Address(value)}" if re.match(r"(ct_)?nw_(src|dst)", field) else f"{field}={value:#x}"
