@@ -168,12 +168,12 @@ def test_a_flood_to_unknown_machines_or_groups_harms_no_other_host(fresh_lab: La
     assert checks.reaches(checks.ping(lab.guest(1), A_EIP, NEIGHBOUR))
     before, begin = received(lab.guest(2)), time.monotonic()
     spread(lab.guest(1), first, FLOOD, 0.002)
+    dropped = floods_dropped(host)
     passed = LIMIT * (2 + time.monotonic() - begin)  # a burst, and its rate
     assert passed < FLOOD / 2, "this was no flood"
     assert cached(other) < passed + 100
     assert received(lab.guest(2)) - before < passed + 100
-    assert checks.reaches(checks.ping(lab.guest(1), A_EIP, NEIGHBOUR))
-    dropped = floods_dropped(host)
+    assert any(checks.reaches(checks.ping(lab.guest(1), A_EIP, NEIGHBOUR)) for _ in range(5)), "also on a slow host"
     assert dropped["one-1-0"] == 0
     assert dropped["one-1-1"] > FLOOD / 4
     # What is usual passes.
