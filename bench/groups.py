@@ -61,23 +61,23 @@ print(count / (time.monotonic() - began))
 
 
 def rules(count: int, first: int = 0) -> Rules:
-    """So many rules as users write them, all different: ports for anyone, for an address, for a block, and ICMP."""
+    """So many rules as users write them, all different: ports for anyone, an address, a prefix or a block that is none; ICMP."""
     return [_rule(number) for number in range(first, first + count)]
 
 
 def _rule(number: int) -> dict[str, str]:
     place, place6 = f"198.{18 + number // 250}.{number % 250}", f"2001:db8:{number:x}:"
     host, net = {"IP": f"{place}.10", "SIZE": "1"}, {"IP": f"{place}.0", "SIZE": "256"}
-    block, block6 = {"IP": f"{place}.5", "SIZE": "100"}, {"IP6": f"{place6}:5", "SIZE": "100"}  # these are no prefixes
+    block, net6 = {"IP": f"{place}.5", "SIZE": "100"}, {"IP6": f"{place6}:", "SIZE": str(2**64)}
     port = 1024 + number
     kinds: list[dict[str, str]] = [
         {"RULE_TYPE": "INBOUND", "PROTOCOL": "TCP", "RANGE": f"80,443,{port}"},
-        {"RULE_TYPE": "INBOUND", "PROTOCOL": "TCP", "RANGE": f"22,{port}:{port + 10}", **block},
+        {"RULE_TYPE": "INBOUND", "PROTOCOL": "TCP", "RANGE": "22", **block},
         {"RULE_TYPE": "INBOUND", "PROTOCOL": "UDP", "RANGE": f"{port}:{port + 20}"},
         {"RULE_TYPE": "INBOUND", "PROTOCOL": "UDP", "RANGE": "123,161", **host},
         {"RULE_TYPE": "INBOUND", "PROTOCOL": "ICMP", "ICMP_TYPE": "8", **net},
-        {"RULE_TYPE": "INBOUND", "PROTOCOL": "ICMPV6", "ICMPV6_TYPE": "128", "IP6": f"{place6}:", "SIZE": str(2**64)},
-        {"RULE_TYPE": "INBOUND", "PROTOCOL": "TCP", "RANGE": str(port), **block6},
+        {"RULE_TYPE": "INBOUND", "PROTOCOL": "ICMPV6", "ICMPV6_TYPE": "128", **net6},
+        {"RULE_TYPE": "INBOUND", "PROTOCOL": "TCP", "RANGE": f"{port}:{port + 1}", **net6},
         {"RULE_TYPE": "OUTBOUND", "PROTOCOL": "TCP", "RANGE": f"443,{port}"},
         {"RULE_TYPE": "OUTBOUND", "PROTOCOL": "UDP", "RANGE": "53", **host},
         {"RULE_TYPE": "OUTBOUND", "PROTOCOL": "ALL", **net},
