@@ -23,24 +23,24 @@ def batches(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 @batches(CASES)
-def test_every_packet_passes_or_not_as_the_rules_say(lab: Lab, batch: list[Case]) -> None:
-    wrong = list(failures(lab, batch))
+def test_every_packet_passes_or_not_as_the_rules_say(fresh_lab: Lab, batch: list[Case]) -> None:
+    wrong = list(failures(fresh_lab, batch))
     assert not wrong, "\n".join(wrong)
 
 
 @batches(MORE)
-def test_what_chance_makes_passes_or_not_as_the_rules_say(lab: Lab, sampler: Sampler, batch: list[Case]) -> None:
+def test_what_chance_makes_passes_or_not_as_the_rules_say(fresh_lab: Lab, sampler: Sampler, batch: list[Case]) -> None:
     if not sampler.whole:
         pytest.skip(f"{OPTION} runs it")
-    wrong = list(failures(lab, batch))
+    wrong = list(failures(fresh_lab, batch))
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_wrong_expectation_is_told_and_counted(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_expectation_is_told_and_counted(fresh_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """The tool can fail: a NIC without groups is open, whatever the case says."""
     right = edges()[0]
     wrong = right._replace(name="mine", nic={**right.nic, "SECURITY_GROUPS": ""})
-    assert tell(lab, [right, wrong]) == 1
+    assert tell(fresh_lab, [right, wrong]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "mine: tcp 192.168.0.36 port 40000 to 192.168.0.10 port 22 (in, VM on h2, other end on h3); "
         "expected drop, seen pass",

@@ -17,9 +17,10 @@ _HOSTS = 3
 
 
 def failures(lab: Lab, cases: Sequence[Case]) -> Iterator[str]:
-    """Try cases, some at a time, each time in a lab without other VMs; say what is not as expected, a line each."""
+    """Try cases in a fresh lab, some at a time; say what is not as expected, a line each."""
     for first in range(0, len(cases), trial.BATCH):
-        lab.reset()
+        if first:
+            lab.reset()
         for one in trial.run(lab, cases[first : first + trial.BATCH]):
             if one.verdict != one.case.expect:
                 yield f"{one.case.name}: {one.sent}; expected {one.case.expect}, {one.outcome}"
