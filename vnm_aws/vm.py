@@ -16,6 +16,7 @@ from .rules import Groups, Rule, group_ids
 
 DRIVER = "aws_ovs"
 MAX_VNI = 0xFFFFFF
+_IP6 = ("IP6", "IP6_LINK", "IP6_ULA", "IP6_GLOBAL")
 
 
 class PortRange(NamedTuple):
@@ -37,6 +38,7 @@ class Alias(NamedTuple):
     gateway: str | None
     attach: bool
     network_id: int = -1
+    ip6: tuple[str, ...] = ()
 
 
 class Nic(NamedTuple):
@@ -126,6 +128,7 @@ class LeavingAlias(NamedTuple):
     ip: str
     private_ip: str
     network_id: str
+    ip6: tuple[str, ...] = ()
 
 
 class Leaving(NamedTuple):
@@ -196,8 +199,17 @@ def parse_leaving(text: bytes) -> Leaving:
 
 
 def _leaving_alias(texts: dict[str, str]) -> LeavingAlias:
-    ip = "" if texts.get("EXTERNAL", "").upper() == "YES" else texts.get("IP", "")
-    return LeavingAlias(texts.get("PARENT_ID", ""), ip, texts.get(PRIVATE_IP, ""), texts.get("NETWORK_ID", ""))
+    own = {} if texts.get("EXTERNAL", "").upper() == "YES" else texts
+    ip6 = tuple(filter(None, (_canonical(own.get(key, "")) for key in _IP6)))
+    parent, network = texts.get("PARENT_ID", ""), texts.get("NETWORK_ID", "")
+    return LeavingAlias(parent, own.get("IP", ""), texts.get(PRIVATE_IP, ""), network, ip6)
+
+
+def _canonical(ip6: str) -> str:
+    try:
+        return addresses.ipv6(ip6, "")
+    except AwsOvsError:
+        return ""
 
 
 def _vm(root: etree._Element, attached: list[etree._Element]) -> Vm:
@@ -249,7 +261,7 @@ class _NicFields(Fields):
 
     def ip6(self) -> tuple[str, ...]:
         """Read the IPv6 addresses of a lease. A NIC that only floats has none: what it has is a user's text."""
-        keys = () if self.floats else ("IP6", "IP6_LINK", "IP6_ULA", "IP6_GLOBAL")
+        keys = () if self.floats else _IP6
         return tuple(addresses.ipv6(self.text(key), self.what(key)) for key in keys if self.text(key))
 
     @property
@@ -379,4 +391,5 @@ def _alias(fields: _NicFields, parent_ip: str | None) -> Alias:
         gateway=fields.address("GATEWAY"),
         attach=fields.enabled("ATTACH", False),
         network_id=fields.number("NETWORK_ID", 0, 2**31 - 1) if fields.text("NETWORK_ID") else -1,
+        ip6=() if external else fields.ip6(),
     )

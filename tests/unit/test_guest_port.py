@@ -41,6 +41,19 @@ def test_an_alias_that_the_guest_configures_has_an_address_of_its_own() -> None:
     assert parent.mappings == (Mapping("192.168.0.251", "10.0.0.42"), Mapping("192.168.0.10", "198.18.0.1"))
 
 
+def test_the_ipv6_addresses_of_an_alias_are_the_guests_until_it_goes() -> None:
+    recording = recorded("attach-alias-external", "02-post.xml")
+    added = b"<NIC_ALIAS><IP6_GLOBAL>2001:DB8::0:251</IP6_GLOBAL>"
+    external = recording.replace(b"<NIC_ALIAS>", added)
+    assert external != recording
+    document = with_value(external, "TEMPLATE/NIC_ALIAS/EXTERNAL", "NO")
+    assert ports(external)[0].ip6 == ()  # the guest does not configure it
+    (parent, *_) = ports(document)
+    assert parent.ip6 == ("2001:db8::251",)
+    (alias,) = vm.parse_leaving(document).aliases
+    assert without(parent, alias, TRANSIT, set()).ip6 == ()
+
+
 def test_a_second_private_ip_for_one_address_is_mapped_with_state() -> None:
     document = with_value(recorded("attach-alias-external", "02-post.xml"), "TEMPLATE/NIC/AWS_PRIVATE_IP", "10.0.0.40")
     parent = ports(document)[0]

@@ -201,8 +201,9 @@ def plan(vm_id: int, nic: Nic, vni: int, transit: Prefix, kept: dict[str, str], 
     outside |= _transit_addresses([ip for ip in own if ip in leaving and ip not in outside], transit, kept, used)
     shared = tuple(SharedAddress(ip, outside[inside], ports) for ip, inside, ports in wishes if outside[inside] != ip)
     mappings = tuple(Mapping(inside, address) for inside, address in outside.items())
+    ip6 = tuple(dict.fromkeys((*nic.ip6, *(address for alias in nic.aliases for address in alias.ip6))))
     return GuestPort(
-        vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), nic.ip6, nic.gateways,
+        vm_id, nic.nic_id, nic.target, nic.bridge, vni, nic.mac, tuple(own), ip6, nic.gateways,
         nic.filter_mac, nic.filter_ip, mappings, shared, network_id=nic.network_id, raw_ethernet=nic.raw_ethernet,
         vpc_access=nic.vpc_access, dns=nic.dns, alias_networks=tuple(alias.network_id for alias in nic.aliases),
         floats=nic.floats, groups=nic.groups, rules=nic.rules,
@@ -232,6 +233,7 @@ def without(port: GuestPort, alias: LeavingAlias, transit: Prefix, used: set[str
             shared = [one._replace(outside=outside[inside]) if one.outside == private_ip else one for one in shared]
     return port._replace(
         addresses=tuple(one for one in port.addresses if one != address),
+        ip6=tuple(one for one in port.ip6 if one not in alias.ip6),
         mappings=tuple(Mapping(inside, node_side) for inside, node_side in outside.items()),
         shared=tuple(shared),
         alias_networks=tuple(map(int, networks)),
