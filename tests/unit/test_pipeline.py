@@ -10,7 +10,7 @@ from tests.unit.documents import recorded, with_value
 from tests.unit.test_guest_port import ports
 from vnm_aws.overlay import comparison, pipeline
 from vnm_aws.overlay.guest_port import Member
-from vnm_aws.overlay.pipeline import announcement, destinations, flow, overlay_bridge, vnet_bridge
+from vnm_aws.overlay.pipeline import announcement, blocks, flow, overlay_bridge, vnet_bridge
 
 GATEWAY_MAC = "02:a5:0e:00:00:01"
 
@@ -135,7 +135,7 @@ def test_the_drawing_and_the_manual_have_every_table() -> None:
 )
 def test_masks_cover_a_range_of_ports_and_no_other(first: int, last: int) -> None:
     covered = []
-    for span in destinations.spans(first, last):
+    for span in blocks.spans(((first, last),)):
         value, mask = (int(part, 16) for part in span.split("/"))
         covered += [port for port in range(1 << 16) if port & mask == value]
     assert sorted(covered) == list(range(first, last + 1))

@@ -18,6 +18,7 @@ from ...addresses import Prefix
 from ...names import ANSWERS_ZONE
 from ..guest_port import GuestPort, SharedAddress
 from . import OverlayTable, flow
+from .blocks import spans
 
 NEVER = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
 """What no packet on a wire goes to, link-local addresses (the instance's credentials are at one), multicast and above."""
@@ -55,21 +56,9 @@ def _matches(shared: SharedAddress) -> list[str]:
     first = shared.ports.external
     return [
         f"{protocol},nw_dst={shared.private_ip},tp_dst={span}"
-        for span in spans(first, first + shared.ports.size - 1)
+        for span in spans(((first, first + shared.ports.size - 1),))
         for protocol in ("tcp", "udp")
     ]
-
-
-def spans(first: int, last: int) -> list[str]:
-    """Split a range of ports into as few numbers with masks as there can be."""
-    spans = []
-    while first <= last:
-        size = first & -first or 1 << 16  # the largest span that may begin here
-        while first + size - 1 > last:
-            size >>= 1
-        spans.append(f"{first:#x}/{(1 << 16) - size:#x}")
-        first += size
-    return spans
 
 
 def node(transit: str) -> list[str]:

@@ -31,6 +31,7 @@ from ...rules import ALL, ICMP, ICMPV6, IPSEC, TCP, UDP, Net, Rule, address
 from ..guest_port import GuestPort
 from . import FROM_GUEST_MATCH, KIND, OUTPUT_PORT, OUTPUT_PORT_BITS, TO_GUEST, TO_GUEST_MATCH, TURNED_BACK, ZONE
 from . import VnetTable as Table
+from .blocks import blocks, merged, spans
 from .flow import add, answers, for_a_time, goto, in_network, network_cookie, picked_up, port_cookie
 
 CONNECTION, ANSWER, PACKET, STRAY, MIDDLE, INVALID = range(6)
@@ -275,35 +276,7 @@ def _ports(rule: Rule, fields: _Fields) -> list[str]:
     """Match the destination ports, or the type of an ICMP message."""
     if rule.icmp_type is not None:
         return [f",{fields.icmp_type}={rule.icmp_type}"]
-    return [f",{fields.port}={span}" for span in _spans(rule.ports)] or [""]
-
-
-@lru_cache(64)
-def _spans(ports: tuple[tuple[int, int], ...]) -> list[str]:
-    """Write the numbers with masks that ranges of ports are made of."""
-    parts = [part for first, last in merged(ports) for part in blocks(first, last, 16)]
-    return [f"{first:#x}/{0xFFFF << 16 - length & 0xFFFF:#x}" for first, length in parts]
-
-
-def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join ranges that overlap or touch each other."""
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
-    return joined
-
-
-def blocks(first: int, last: int, bits: int) -> Iterator[tuple[int, int]]:
-    """Split a range of numbers of so many bits into as few prefixes as there can be: the first number and the length."""
-    while first <= last:
-        size = first & -first or 1 << bits  # the largest block that may begin here
-        while first + size - 1 > last:
-            size >>= 1
-        yield first, bits + 1 - size.bit_length()
-        first += size
+    return [f",{fields.port}={span}" for span in spans(rule.ports)] or [""]
 
 
 def _key(zone: int, kind: int) -> str:
