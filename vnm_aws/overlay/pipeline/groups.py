@@ -102,6 +102,7 @@ def port(guest: GuestPort, ofport: int, now: int) -> list[str]:
                 for family in ("ip", "ipv6")
             ),
             add(cookie, Table.COMMITTED, 100, f"{begins}{_KNOWN},ct_mark=1", leave),
+            add(cookie, Table.COMMITTED, 50, f"{begins},ct_state=+inv+trk", "drop"),  # it was none, or is no more
             add(cookie, Table.COMMITTED, 0, begins, "drop"),
         ]
     return lines
@@ -127,6 +128,7 @@ def network(vni: int, has_groups: bool) -> list[str]:
             (Table.INBOUND, 0, "", give),
             *_directions(),
             *_fragments(),
+            *_resets(go_on, give),
             (Table.ACCEPTED, 50, f",{FROM_GUEST_MATCH}", go_on),
             (Table.ACCEPTED, 50, f",{TO_GUEST_MATCH}", give),
         ]
@@ -160,6 +162,13 @@ def _fragments() -> Iterator[tuple[int, int, str, str]]:
     for family in ("ip", "ipv6"):
         yield Table.DIRECTION, 95, f",{family},{connection}{_KNOWN},nw_frag=later", join
         yield Table.ACCEPTED, 110, f",{family},{connection},nw_frag=first", join
+
+
+def _resets(from_guest: str, to_guest: str) -> Iterator[tuple[int, int, str, str]]:
+    """Let a reset of a connection that nobody knows pass without an entry, which would refuse the next one with its ports."""
+    for way, leave in ((FROM_GUEST_MATCH, from_guest), (TO_GUEST_MATCH, to_guest)):
+        for family in ("tcp", "tcp6"):
+            yield Table.ACCEPTED, 105, f",{family},reg4={CONNECTION << 16:#x}/0x70000,{way}{_NEW},tcp_flags=+rst", leave
 
 
 def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
