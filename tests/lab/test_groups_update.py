@@ -46,7 +46,7 @@ UPDATES = 20
 class Running:
     """VM 1 on h1 with such groups on both of its NICs, on two bridges, among neighbours without; servers everywhere."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, servers: checks.Web) -> None:
         self.lab = lab
         Neighbours(lab)
         recording = load("deploy")
@@ -55,7 +55,7 @@ class Running:
         for spawn in (lab.guest(1).spawn, lab.guest(2).spawn, lab.guest(3).spawn, lab.vpc.internet_spawn):
             for port in (IN, OUT):
                 for program, verb in ((STREAM, "listen"), (EXCHANGE, "answer")):
-                    ready(spawn([*program, verb, str(port)]))
+                    servers.serve(spawn([*program, verb, str(port)]))
 
     def update(self, *rules: Rule) -> str:
         """Replace the rules; what was wrong."""
@@ -88,10 +88,11 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def started(lab: Lab) -> Running:
+def started(lab: Lab) -> Iterator[Running]:
     """The VM, for all tests here."""
     lab.reset()
-    return Running(lab)
+    with checks.Web() as servers:
+        yield Running(lab, servers)
 
 
 @pytest.fixture
@@ -206,8 +207,8 @@ def test_groups_become_open_and_closed_again_and_connections_go_on(running: Runn
             flood.passing([f"3 TCP {IN}", f"1 TCP {OUT}"])
     tcp, udp = ended(streams), ended(exchanges)
     assert [name for name, result in tcp.items() if not result["whole"] or result["silence"] > 1] == []
-    # The first packets of an exchange that connection tracking does not know may come from the wrong side.
-    assert {name: result for name, result in udp.items() if result["sent"] - result["answered"] > 10} == {}
+    # Until Open vSwitch has put its cache right, some ways are tracked and others are not yet.
+    assert {name: result for name, result in udp.items() if result["silence"] > 1} == {}
 
 
 def test_groups_of_one_nic_leave_the_others_alone(running: Running) -> None:
