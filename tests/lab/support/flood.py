@@ -22,7 +22,7 @@ from pathlib import Path
 
 Spawn = Callable[[Sequence[str]], "subprocess.Popen[str]"]
 SPACING_MS = 4
-_PATIENCE_S = 40
+_PATIENCE_S = 120
 
 
 def send(device: str, pause: float, frames: list[bytes]) -> None:
