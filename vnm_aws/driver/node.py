@@ -49,8 +49,8 @@ class Node:
         underlay = eni.find(settings.underlay_interface)
         return cls(settings, underlay, Ovsdb(), dry_run, look_at_kernel=kernel.glance)
 
-    def in_force(self, ports: Iterable[GuestPort]) -> list[GuestPort]:
-        """List guest ports as they are to be here: as far as their networks grant it."""
+    def limited(self, ports: list[GuestPort]) -> list[GuestPort]:
+        """List guest ports as far as their networks grant what they are."""
         return [self.grants.limit(port, self.transit) for port in ports]
 
     def observe(self) -> flows.Observed:

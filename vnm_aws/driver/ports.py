@@ -193,7 +193,7 @@ def _save(node: Node, change: Change) -> None:
 
 
 def carry_out(node: Node, observed: Observed, change: Change) -> None:
-    change = change._replace(after=node.in_force(change.after))
+    change = change._replace(after=node.limited(change.after))
     new = change.concerning(change.after)
     # What a port is called is a user's word, what it is marked as is not.
     marks = {mark(change.vm_id, nic_id) for nic_id in change.concerned}
