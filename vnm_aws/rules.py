@@ -109,6 +109,12 @@ def group_ids(text: str, what: str) -> tuple[int, ...]:
     return tuple(sorted(set(map(int, words))))
 
 
+def lets_everything_in(texts: dict[str, str]) -> bool:
+    """Tell whether a rule, whose elements have these texts, accepts whatever comes in. It need not be valid."""
+    words = (_word(texts.get("RULE_TYPE", "")), _word(texts.get("PROTOCOL", "")))
+    return words == (_DIRECTIONS[0], ALL) and not _is_about_some(texts)
+
+
 class Groups:
     """Give the rules of each security group of a VM document; a group's are read when a NIC needs them."""
 
@@ -212,11 +218,18 @@ def _icmp_type(texts: dict[str, str], protocol: str) -> int | None:
     return number
 
 
+def _is_about_some(texts: dict[str, str]) -> bool:
+    """Tell whether a rule says where the other end is."""
+    return any(texts.get(key) for key in (*_ADDRESSES, "SIZE", "NETWORK_ID"))
+
+
 def _nets(texts: dict[str, str]) -> tuple[Net, ...] | None:
     """Read the blocks of a rule. One about a network whose ranges have no addresses is about nobody."""
+    if not _is_about_some(texts):
+        return None
     addresses, size = [texts[key] for key in _ADDRESSES if texts.get(key)], texts.get("SIZE", "")
     if not addresses:
-        return () if size or texts.get("NETWORK_ID") else None
+        return ()
     if not re.fullmatch(r"[0-9]{1,39}", size):
         raise ValueError(f"SIZE {shown(size)} is no number of addresses")
     nets = tuple(_net(address, int(size)) for address in addresses)

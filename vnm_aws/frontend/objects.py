@@ -13,8 +13,10 @@ from typing import NamedTuple
 from lxml import etree
 
 from ..addresses import ip_to_int
+from ..document import texts
 from ..errors import AwsOvsError
 from ..names import ALLOCATION_ID, ENI_ID, EXTERNAL_IP, INSTANCE_STATE, PRIVATE_IP, TERMINATED
+from ..rules import lets_everything_in
 from ..vm import DRIVER
 
 STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 3, 4, 8
@@ -270,7 +272,7 @@ def _open_nics(vm: etree._Element) -> Iterator[OpenNic]:
     letting_in = {
         _number(rule, "SECURITY_GROUP_ID"): _text(rule, "SECURITY_GROUP_NAME")
         for rule in vm.iterfind("TEMPLATE/SECURITY_GROUP_RULE")
-        if _lets_everything_in(rule)
+        if lets_everything_in(dict(texts(rule)))
     }
     for nic in vm.iterfind("TEMPLATE/NIC"):
         if _text(nic, "VN_MAD") == DRIVER and (_has_address(nic) or _text(nic, "NIC_ID") in reached):
@@ -283,13 +285,6 @@ def _open_nics(vm: etree._Element) -> Iterator[OpenNic]:
 
 def _has_address(nic: etree._Element) -> bool:
     return _text(nic, "VN_MAD") == DRIVER and bool(_text(nic, PRIVATE_IP))
-
-
-def _lets_everything_in(rule: etree._Element) -> bool:
-    """Say whether a rule accepts whatever comes in, as nodes read it (`rules.py`)."""
-    if _text(rule, "PROTOCOL").upper() != "ALL" or _text(rule, "RULE_TYPE").upper() != "INBOUND":
-        return False
-    return not any(_text(rule, key) for key in ("IP", "IP6", "IP6_GLOBAL", "IP6_ULA", "SIZE", "NETWORK_ID"))
 
 
 def read_group(element: etree._Element) -> Group:
