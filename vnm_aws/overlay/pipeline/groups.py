@@ -49,6 +49,8 @@ _FROM_SERVER = "tp_src=0/0x8000,tp_dst=0x8000/0x8000"
 _NUMBERS = {TCP: "6", UDP: "17", ICMP: "1", ICMPV6: "58", IPSEC: "50"}
 _FAMILIES = {ICMP: (False,), ICMPV6: (True,)}
 _ND_SENT, _ND_GOT = (133, 135, 136), (134, 135, 136, 137)
+_COMMIT = f"ct(commit,zone={ZONE},exec(load:1->NXM_NX_CT_MARK[]),table={Table.COMMITTED})"
+"""Make an entry. What is in no entry behind that, for lack of room, has no mark."""
 
 
 class _Fields(NamedTuple):
@@ -90,13 +92,12 @@ def port(guest: GuestPort, ofport: int, now: int) -> list[str]:
     packet = f"reg4={_key(zone, PACKET)}"
     for way, leave in ((FROM_GUEST_MATCH, goto(Table.GATEWAY)), (TO_GUEST_MATCH, f"output:{OUTPUT_PORT_BITS}")):
         begins = f"reg4={_key(zone, CONNECTION)},{way}"
-        commit = f"ct(commit,zone={zone},exec(load:1->NXM_NX_CT_MARK[]),table={Table.COMMITTED})"
         lines += [
             *(
                 add(cookie, table, 0, f"reg4={zone:#x}/0xffff,{way}", "drop")
                 for table in (Table.IN_RULES, Table.OUT_RULES)
             ),
-            *(add(cookie, Table.ACCEPTED, 100, f"{family},{begins}{_NEW}", commit) for family in ("ip", "ipv6")),
+            *(add(cookie, Table.ACCEPTED, 100, f"{family},{begins}{_NEW}", _COMMIT) for family in ("ip", "ipv6")),
             *(
                 add(cookie, Table.ACCEPTED, 100, f"{family},{packet},{way}", f"{_wait(guest, family)},{leave}")
                 for family in ("ip", "ipv6")
@@ -139,7 +140,7 @@ def _directions() -> Iterator[tuple[int, int, str, str]]:
     """Lead each kind of packet to the rules that decide on it."""
     inside, outside = Table.OUT_RULES, Table.IN_RULES
     for way, own, other in ((FROM_GUEST_MATCH, inside, outside), (TO_GUEST_MATCH, outside, inside)):
-        connection, packet, answer = (f",{way},reg4={kind << 16:#x}/0x70000" for kind in (CONNECTION, PACKET, ANSWER))
+        connection, packet, answer = (f",{way},{_of_kind(kind)}" for kind in (CONNECTION, PACKET, ANSWER))
         for protocol in ("icmp", "icmp6"):
             match = f"{connection},ct_state=+inv+trk,{protocol},nw_frag=no"
             yield Table.DIRECTION, 110, match, f"{_set_kind(STRAY)},{goto(own)}"
@@ -157,18 +158,17 @@ def _fragments() -> Iterator[tuple[int, int, str, str]]:
     The kernel makes one packet of them. The userspace datapath gives each the state of the whole packet, but no ports to
     later ones. It keeps them again until they are complete: they never are when the first one is not accepted.
     """
-    join = f"ct(commit,zone={ZONE},exec(load:1->NXM_NX_CT_MARK[]),table={Table.COMMITTED})"
-    connection = f"reg4={CONNECTION << 16:#x}/0x70000"
+    connection = _of_kind(CONNECTION)
     for family in ("ip", "ipv6"):
-        yield Table.DIRECTION, 95, f",{family},{connection}{_KNOWN},nw_frag=later", join
-        yield Table.ACCEPTED, 110, f",{family},{connection},nw_frag=first", join
+        yield Table.DIRECTION, 95, f",{family},{connection}{_KNOWN},nw_frag=later", _COMMIT
+        yield Table.ACCEPTED, 110, f",{family},{connection},nw_frag=first", _COMMIT
 
 
 def _resets(from_guest: str, to_guest: str) -> Iterator[tuple[int, int, str, str]]:
     """Let a reset of a connection that nobody knows pass without an entry, which would refuse the next one with its ports."""
     for way, leave in ((FROM_GUEST_MATCH, from_guest), (TO_GUEST_MATCH, to_guest)):
         for family in ("tcp", "tcp6"):
-            yield Table.ACCEPTED, 105, f",{family},reg4={CONNECTION << 16:#x}/0x70000,{way}{_NEW},tcp_flags=+rst", leave
+            yield Table.ACCEPTED, 105, f",{family},{_of_kind(CONNECTION)},{way}{_NEW},tcp_flags=+rst", leave
 
 
 def _rules(guest: GuestPort, inbound: bool, now: int) -> Iterator[str]:
@@ -291,6 +291,11 @@ def _ports(rule: Rule, fields: _Fields) -> list[str]:
 def _key(zone: int, kind: int) -> str:
     """Write the value of the register that has a NIC's zone and the kind of packet."""
     return f"{kind << 16 | zone:#x}"
+
+
+def _of_kind(kind: int) -> str:
+    """Match a kind of packet, whosever it is."""
+    return f"reg4={kind << 16:#x}/0x70000"
 
 
 def _set_kind(kind: int) -> str:
