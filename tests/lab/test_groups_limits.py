@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lxml import etree
 
 from tests.lab.support import checks, promise
 from tests.lab.support.breaks import CONFIGURATION, RESTORE, SEND
+from tests.lab.support.groups import EXCHANGE, grouped
 from tests.lab.support.pings import Ping
 from tests.lab.test_probe import probe
 from tests.world.guests.guest import Guest
@@ -31,16 +31,6 @@ FULL = (MOST, MOST + 1)
 _FLOOD = (
     "see with 'aws-ovs show --rules 2' on the host whether that is a flood; if not, raise connections_per_nic in .*"
 )
-
-_ECHO = f"""
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("", {PORT}))
-print("ready", flush=True)
-while True:
-    data, sender = s.recvfrom(2000)
-    s.sendto(data, sender)
-"""
 
 # Begins so many UDP connections, all with an own one of before; prints how many of the new ones are answered, and whether the
 # own one is, afterwards.
@@ -106,20 +96,6 @@ RULES = (
 )
 
 
-def grouped(document: bytes, groups: str, *rules: dict[str, str]) -> bytes:
-    """The VM with these security groups on its NICs."""
-
-    def change(root: etree._Element) -> None:
-        for element in root.iterfind("TEMPLATE/NIC/SECURITY_GROUPS"):
-            element.text = groups
-        for texts in rules:
-            element = etree.SubElement(etree.SubElement(root, "TEMPLATE"), "SECURITY_GROUP_RULE")
-            for key, value in texts.items():
-                etree.SubElement(element, key).text = value
-
-    return promise.changed(document, change)
-
-
 def vm(number: int, ip: str) -> bytes:
     """A VM in the network of the recorded one."""
     return promise.other_vm(DOCUMENT, 1, number, ip)
@@ -137,7 +113,7 @@ def deployed(lab: Lab) -> Iterator[Lab]:
     host.run(["cp", "-a", CONFIGURATION, "/root/kept.yaml"])
     set_limit(host, MOST)
     for number, ip in ((2, GUARDED), (3, BESIDE)):
-        lab.play(promise.deploy(grouped(vm(number, ip), "100", *RULES), "h1"))
+        lab.play(promise.deploy(grouped(vm(number, ip), *RULES), "h1"))
     lab.play(promise.deploy(vm(4, OUTSIDE), "h2"))
     lab.tunnels("h1")
     yield lab
@@ -183,7 +159,7 @@ def test_a_full_zone_costs_its_nic_new_connections_and_nobody_else(lab_of_three:
     assert check(host) == ["ok: everything on this node is as it should be"]
     with checks.Web() as servers:
         for number in (2, 3):
-            servers.serve(lab.guest(number).spawn(["/usr/bin/python3", "-c", _ECHO]))
+            servers.serve(lab.guest(number).spawn([*EXCHANGE, "answer", str(PORT)]))
         new, own = begun(lab.guest(4), GUARDED, 200)
         assert own
         assert MOST - 10 <= new <= MOST, "a slow host answers some too late"
@@ -231,14 +207,14 @@ def test_the_next_vm_with_the_slot_finds_no_connection_of_the_one_before(lab_of_
     lab, host = lab_of_three, lab_of_three.hosts["h1"]
     begun(lab.guest(4), GUARDED, 10)
     assert len(entries(host, 16385)) == 11
-    lab.play(promise.terminate(grouped(vm(2, GUARDED), "100", *RULES), "h1"))
+    lab.play(promise.terminate(grouped(vm(2, GUARDED), *RULES), "h1"))
     assert entries(host, 16385) == []
-    lab.play(promise.deploy(grouped(vm(5, "192.168.0.65"), "100", *RULES), "h1"))
+    lab.play(promise.deploy(grouped(vm(5, "192.168.0.65"), *RULES), "h1"))
     assert {port["vm_id"]: port["slot"] for port in shown(host)["ports"]} == {3: 2, 5: 1}
     assert entries(host, 16385) == []
     assert groups_of(host)[5]["dropped"] == 0
-    lab.play(promise.terminate(grouped(vm(5, "192.168.0.65"), "100", *RULES), "h1"))
-    lab.play(promise.deploy(grouped(vm(2, GUARDED), "100", *RULES), "h1"))
+    lab.play(promise.terminate(grouped(vm(5, "192.168.0.65"), *RULES), "h1"))
+    lab.play(promise.deploy(grouped(vm(2, GUARDED), *RULES), "h1"))
 
 
 def test_the_limit_changes_without_a_pause_and_is_there_again_after_a_restart(lab_of_three: Lab) -> None:
@@ -275,11 +251,11 @@ def test_a_vm_whose_groups_are_not_known_is_named_until_it_is_sent_again(lab_of_
     assert re.fullmatch(rf"{what}; {SEND}.*onesecgroup commit.*", line)
     assert [port["groups"] for port in shown(host)["ports"]] == [None, [100]]
     assert "open: its security groups are not in force yet" in host.run(["aws-ovs", "show", "--rules", "2"]).stdout
-    document = grouped(vm(2, GUARDED), "", *RULES)
+    document = grouped(vm(2, GUARDED), *RULES, groups="")
     assert lab.driver("h1", "update_sg", ("one-2",), document).returncode == 0
     assert check(host) == ["ok: everything on this node is as it should be"], "it has none by right"
     assert "open: it has no security groups" in host.run(["aws-ovs", "show", "--rules", "2"]).stdout
-    assert lab.driver("h1", "update_sg", ("one-2",), grouped(vm(2, GUARDED), "100", *RULES)).returncode == 0
+    assert lab.driver("h1", "update_sg", ("one-2",), grouped(vm(2, GUARDED), *RULES)).returncode == 0
 
 
 NAMED = (
@@ -292,7 +268,7 @@ NAMED = (
 
 def test_rules_are_shown_as_they_were_written_with_what_they_have_let_pass(lab_of_three: Lab) -> None:
     lab, host = lab_of_three, lab_of_three.hosts["h1"]
-    document = grouped(vm(2, GUARDED), "100,102,101", *NAMED)
+    document = grouped(vm(2, GUARDED), *NAMED, groups="100,102,101")
     assert lab.driver("h1", "update_sg", ("one-2",), document).returncode == 0
     assert checks.reaches(checks.ping(lab.guest(4), OUTSIDE, GUARDED, count=5))
     assert checks.fetch_out(lab.guest(4), OUTSIDE, f"http://{GUARDED}:8011/").startswith("nothing")

@@ -30,8 +30,8 @@ def outbound(protocol: str, ports: str = "", **more: str) -> Rule:
     return {**inbound(protocol, ports, **more), "RULE_TYPE": "OUTBOUND"}
 
 
-def grouped(document: bytes, *rules: Rule, nics: Collection[int] | None = None) -> bytes:
-    """The VM with a group of these rules and no other on each of its NICs, or on `nics`; the others have none."""
+def grouped(document: bytes, *rules: Rule, nics: Collection[int] | None = None, groups: str = GROUP) -> bytes:
+    """The VM with these groups and rules, and no others, on each of its NICs, or on `nics`; the others have none."""
 
     def change(root: etree._Element) -> None:
         template = root.find("TEMPLATE")
@@ -40,7 +40,7 @@ def grouped(document: bytes, *rules: Rule, nics: Collection[int] | None = None) 
             for element in parent.findall("SECURITY_GROUP_RULE"):
                 parent.remove(element)
         for nic in root.iterfind("TEMPLATE/NIC"):
-            of_nic = GROUP if nics is None or int(text(nic, "NIC_ID")) in nics else ""
+            of_nic = groups if nics is None or int(text(nic, "NIC_ID")) in nics else ""
             known = nic.find("SECURITY_GROUPS")
             (etree.SubElement(nic, "SECURITY_GROUPS") if known is None else known).text = of_nic
         for rule in rules:
