@@ -141,9 +141,8 @@ def _text(path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise AwsOvsError(f"{path} is not a regular file", _AGAIN)
         keeper = os.stat(os.path.dirname(path) or ".").st_uid  # who can put anything there
-        if is_root and not _may_read(
-            keeper, status
-        ):  # a hard link to a secret of root, whose text would be seen in an error
+        # It could be a hard link to a secret of root, whose text would be seen in an error.
+        if is_root and not _may_read(keeper, status):
             raise AwsOvsError(f"{path} is another user's file, which not everybody may read", _AGAIN)
         text = file.read(_SIZE_LIMIT + 1)
     if len(text) > _SIZE_LIMIT:

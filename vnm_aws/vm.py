@@ -66,9 +66,9 @@ class Nic(NamedTuple):
     """Prefixes of private addresses that the guest may reach outside its network."""
     dns: tuple[str, ...]
     aliases: tuple[Alias, ...]
-    groups: tuple[int, ...]
+    groups: tuple[int, ...] = ()
     """The IDs of its security groups."""
-    rules: tuple[Rule, ...] | None
+    rules: tuple[Rule, ...] | None = None
     """Of its security groups, which govern the addresses of its aliases, too; None when it has no groups."""
 
     def vni(self, vni_base: int) -> int:
@@ -373,8 +373,6 @@ def _nic(vm_id: int, fields: _NicFields, aliases: list[_NicFields], guest_mtus: 
         vpc_access=fields.vpc_access(),
         dns=dns_servers(fields.text("DNS")),
         aliases=tuple(_alias(alias, ip) for alias in aliases),
-        groups=(),
-        rules=None,
     )
 
 

@@ -105,9 +105,8 @@ def _items(underlay: Underlay, settings: Config, of_vms: Collection[str]) -> lis
         Setting(f"net/ipv4/conf/{GATEWAY_PORT}/send_redirects", "0"),
         *(Setting(f"net/ipv6/conf/{link}/disable_ipv6", "1") for link in (GATEWAY_PORT, REPAIR_PORT) if has_ipv6),
         Tables(ruleset(underlay, transit, settings.connections_per_address, _own(underlay, of_vms))),
-        ConnectionTable(
-            _SHARES * (settings.connections_per_address + settings.connections_per_nic)
-        ),  # after the tables: before there are such rules the kernel has no limit
+        # After the tables: before there are such rules the kernel has no limit.
+        ConnectionTable(_SHARES * (settings.connections_per_address + settings.connections_per_nic)),
         # A VM that has migrated has connections of which this kernel has not seen the beginning.
         Setting("net/netfilter/nf_conntrack_tcp_loose", "1"),
     ]

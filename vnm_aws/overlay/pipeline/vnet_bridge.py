@@ -220,11 +220,8 @@ def _guard(vni: int) -> list[str]:
     flows = [
         *((200, match, drop) for match in _REFUSED),
         (160, f"{_SOLICITATION},ipv6_src=::", drop),
-        (
-            140,
-            f"{_SOLICITATION}{_EXACT},nd_sll={_NO_LINK}",
-            go_on,
-        ),  # it says nothing of the sender that filters do not know
+        # It says nothing of the sender that filters do not know.
+        (140, f"{_SOLICITATION}{_EXACT},nd_sll={_NO_LINK}", go_on),
         (130, _SOLICITATION, drop),
         (130, _ADVERTISEMENT, drop),
         *((10, kind, go_on) for kind in ("arp", "ip", "ipv6", RARP)),
