@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vnm_aws.frontend.ec2 import ElasticIp, Interface, Subnet
+from vnm_aws.frontend.ec2_objects import ElasticIp, Interface, Subnet
 from vnm_aws.frontend.follow.decide import Assign, Associate, PlacedError, Seen, Tell, decide, describe, failure
 from vnm_aws.frontend.objects import Address, AwsVm, Host
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import boto3
 import botocore
@@ -23,11 +23,21 @@ from botocore.exceptions import (
     NoRegionError,
 )
 
-from ..addresses import Prefix, int_to_ip, is_ipv4
 from ..errors import AwsOvsError
+from .ec2_errors import refused
+from .ec2_objects import (
+    ElasticIp,
+    Instance,
+    Interface,
+    SecurityGroup,
+    Subnet,
+    read_elastic_ip,
+    read_instance,
+    read_interface,
+    read_rule,
+)
 from .tags import TagFilter
 
-_GONE = ("terminated", "shutting-down")
 _RETRIES = 10
 """botocore backs off by itself, up to 20 s, when EC2 throttles or has a fault; AWS_MAX_ATTEMPTS goes before."""
 
@@ -37,108 +47,6 @@ _FILTER_VALUES = 200
 
 _KEYS = {"DescribeInstances": "Reservations"}
 """Where the reply to a call lists what it describes, if not under the call's own name."""
-
-
-class Ec2Error(AwsOvsError):
-    """Say that EC2 refused a call.
-
-    Attributes:
-        code: EC2's error code, such as PrivateIpAddressLimitExceeded.
-    """
-
-    def __init__(self, what: str, remedy: str, code: str) -> None:
-        super().__init__(what, remedy)
-        self.code = code
-
-
-class Instance(NamedTuple):
-    """An instance; the ENI is the one with device index 0."""
-
-    instance_id: str
-    state: str
-    instance_type: str
-    zone: str
-    vpc_id: str
-    subnet_id: str
-    eni_id: str
-    private_ip: str
-    private_dns: str
-    tags: dict[str, str]
-
-    @property
-    def gone(self) -> bool:
-        """Say whether it will never run again."""
-        return self.state in _GONE
-
-
-class Interface(NamedTuple):
-    """An ENI with its private addresses, the primary one first; `public_ip` leads to that one."""
-
-    eni_id: str
-    vpc_id: str
-    subnet_id: str
-    instance_id: str
-    addresses: tuple[str, ...]
-    public_ip: str
-    groups: tuple[str, ...]
-
-    @property
-    def primary(self) -> str:
-        """Name the address that never moves."""
-        return self.addresses[0] if self.addresses else ""
-
-
-class ElasticIp(NamedTuple):
-    """An Elastic IP and what it is associated with; empty texts: with nothing."""
-
-    allocation_id: str
-    public_ip: str
-    private_ip: str
-    eni_id: str
-    tags: dict[str, str]
-
-
-class Subnet(NamedTuple):
-    """A subnet; `available` addresses are free by EC2's count."""
-
-    subnet_id: str
-    cidr: str
-    available: int
-
-    def candidates(self) -> Iterable[str]:
-        """List the addresses that an ENI may have, the last first: EC2 itself hands out the lower ones.
-
-        The first four and the last of a subnet are AWS' own.
-        """
-        network = Prefix(self.cidr, f"subnet {self.subnet_id}")
-        return map(int_to_ip, range(network.first + network.size - 2, network.first + 3, -1))
-
-    def has(self, address: str) -> bool:
-        """Say whether an address is in its prefix; a text that is none is not."""
-        return is_ipv4(address) and address in Prefix(self.cidr, f"subnet {self.subnet_id}")
-
-
-class Rule(NamedTuple):
-    """A rule of a security group: whom it names, by prefixes (of IPv6 too), groups, or prefix lists that are not read."""
-
-    protocol: str
-    first: int
-    last: int
-    cidrs: tuple[str, ...]
-    groups: tuple[str, ...]
-    prefix_lists: bool
-
-    def covers(self, protocol: str, port: int) -> bool:
-        """Say whether it is about a port; one about all protocols is."""
-        return self.protocol == "-1" or (self.protocol == protocol and self.first <= port <= self.last)
-
-
-class SecurityGroup(NamedTuple):
-    """A security group; `ingress` says who is let in, `egress` where packets may go."""
-
-    group_id: str
-    ingress: tuple[Rule, ...]
-    egress: tuple[Rule, ...]
 
 
 class Ec2:
@@ -183,7 +91,7 @@ class Ec2:
                 return self._client.get_paginator(method).paginate(**arguments).build_full_result()
             return getattr(self._client, method)(**arguments)
         except ClientError as error:
-            raise _refused(action, error) from None
+            raise refused(action, error) from None
         except NoCredentialsError:
             remedy = "give the front-end an instance profile with share/aws/iam-policy.json"
             raise AwsOvsError("there are no AWS credentials for this user", remedy) from None
@@ -210,7 +118,7 @@ class Ec2:
             asked = _by_value("instance-id", wanted)
         vpc = [{"Name": "vpc-id", "Values": [vpc_id]}] if vpc_id else []
         reservations = self._describe("DescribeInstances", [filters + vpc for filters in asked])
-        return [_instance(item) for reservation in reservations for item in reservation["Instances"]]
+        return [read_instance(item) for reservation in reservations for item in reservation["Instances"]]
 
     def interfaces(self, vpc_ids: Collection[str]) -> dict[str, Interface]:
         """Read all ENIs of VPCs, by id; those of others in them are needed to know which addresses are free."""
@@ -227,7 +135,8 @@ class Ec2:
 
     def _interfaces(self, asked: list[_Filters]) -> dict[str, Interface]:
         return {
-            item["NetworkInterfaceId"]: _interface(item) for item in self._describe("DescribeNetworkInterfaces", asked)
+            item["NetworkInterfaceId"]: read_interface(item)
+            for item in self._describe("DescribeNetworkInterfaces", asked)
         }
 
     def elastic_ips(self, allocation_ids: Collection[str] | None = None) -> dict[str, ElasticIp]:
@@ -239,7 +148,7 @@ class Ec2:
         return self._elastic_ips(_by_value("private-ip-address", [private_ip]))
 
     def _elastic_ips(self, asked: list[_Filters]) -> dict[str, ElasticIp]:
-        eips = map(_elastic_ip, self._describe("DescribeAddresses", asked))
+        eips = map(read_elastic_ip, self._describe("DescribeAddresses", asked))
         return {eip.allocation_id: eip for eip in eips if eip.allocation_id}
 
     def address_limits(self, instance_types: Collection[str]) -> dict[str, int]:
@@ -272,8 +181,8 @@ class Ec2:
         return {
             item["GroupId"]: SecurityGroup(
                 item["GroupId"],
-                tuple(map(_rule, item.get("IpPermissions", []))),
-                tuple(map(_rule, item.get("IpPermissionsEgress", []))),
+                tuple(map(read_rule, item.get("IpPermissions", []))),
+                tuple(map(read_rule, item.get("IpPermissionsEgress", []))),
             )
             for item in self._describe("DescribeSecurityGroups", _by_value("group-id", group_ids))
         }
@@ -319,80 +228,3 @@ def _by_value(name: str, values: Collection[str]) -> list[_Filters]:
     ordered = sorted(values)
     starts = range(0, len(ordered), _FILTER_VALUES)
     return [[{"Name": name, "Values": ordered[start : start + _FILTER_VALUES]}] for start in starts]
-
-
-_REMEDIES = {
-    "UnauthorizedOperation": "allow it with share/aws/iam-policy.json",
-    "AuthFailure": "check the AWS credentials of this user",
-    "PrivateIpAddressLimitExceeded": "move a VM with an Elastic IP to another host",
-    "InsufficientFreeAddressesInSubnet": "free addresses in the subnet, or use a larger one",
-    "RequestLimitExceeded": "EC2 throttles this account; it will be tried again by the next 'oneaws reconcile'",
-}
-
-
-def _refused(action: str, error: ClientError) -> Ec2Error:
-    details = error.response.get("Error", {})
-    code = str(details.get("Code", "unknown"))
-    # The encoded part of an authorization failure is for machines, and long.
-    message = " ".join(str(details.get("Message", "")).split("Encoded authorization")[0].split())[:200].rstrip(". ")
-    remedy = _REMEDIES.get(code, "look the code up in Amazon's EC2 API reference")
-    return Ec2Error(f"EC2 refused {action}, {code}: {message}", remedy, code)
-
-
-def _tags(item: dict[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}
-
-
-def _instance(item: dict[str, Any]) -> Instance:
-    primary: dict[str, Any] = next(
-        (eni for eni in item.get("NetworkInterfaces", []) if eni.get("Attachment", {}).get("DeviceIndex") == 0), {}
-    )
-    return Instance(
-        item["InstanceId"],
-        item["State"]["Name"],
-        item["InstanceType"],
-        item.get("Placement", {}).get("AvailabilityZone", ""),
-        item.get("VpcId", ""),
-        primary.get("SubnetId", ""),
-        primary.get("NetworkInterfaceId", ""),
-        primary.get("PrivateIpAddress", ""),
-        item.get("PrivateDnsName", ""),
-        _tags(item),
-    )
-
-
-def _interface(item: dict[str, Any]) -> Interface:
-    listed = sorted(item.get("PrivateIpAddresses", []), key=lambda address: not address.get("Primary"))
-    return Interface(
-        item["NetworkInterfaceId"],
-        item.get("VpcId", ""),
-        item.get("SubnetId", ""),
-        item.get("Attachment", {}).get("InstanceId", ""),
-        tuple(address["PrivateIpAddress"] for address in listed),
-        listed[0].get("Association", {}).get("PublicIp", "") if listed else "",
-        tuple(sorted(group["GroupId"] for group in item.get("Groups", []))),
-    )
-
-
-def _rule(item: dict[str, Any]) -> Rule:
-    protocol = str(item["IpProtocol"])
-    prefixes = [entry["CidrIp"] for entry in item.get("IpRanges", [])]
-    prefixes += [entry["CidrIpv6"] for entry in item.get("Ipv6Ranges", [])]
-    return Rule(
-        "udp" if protocol == "17" else protocol,
-        int(item.get("FromPort", 0)),
-        int(item.get("ToPort", 65535)),
-        tuple(prefixes),
-        tuple(pair["GroupId"] for pair in item.get("UserIdGroupPairs", []) if "GroupId" in pair),
-        bool(item.get("PrefixListIds")),
-    )
-
-
-def _elastic_ip(item: dict[str, Any]) -> ElasticIp:
-    return ElasticIp(
-        item.get("AllocationId", ""),
-        item["PublicIp"],
-        item.get("PrivateIpAddress") or "",
-        item.get("NetworkInterfaceId") or "",
-        _tags(item),
-    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..addresses import Prefix, int_to_ip, ip_to_int
 from ..errors import AwsOvsError
 from ..names import ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP
-from .ec2 import ElasticIp
+from .ec2_objects import ElasticIp
 from .objects import Network
 from .reserved import Reserved
 from .world import World

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 from .. import names
-from .ec2 import Instance
+from .ec2_objects import Instance
 from .objects import STATE_DISABLED, STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World

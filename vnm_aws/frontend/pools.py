@@ -13,7 +13,8 @@ from collections.abc import Collection
 from ..addresses import ip_to_int
 from ..errors import AwsOvsError
 from ..names import ALLOCATION_ID, EXTERNAL_IP, POOL, PRIVATE_IP
-from .ec2 import Ec2Error, ElasticIp, Interface
+from .ec2_errors import Ec2Error
+from .ec2_objects import ElasticIp, Interface
 from .free_addresses import Chooser, no_room
 from .objects import NETWORK_LOCK_CREATE, NETWORK_USABLE, AddressRange, Network
 from .plan import Plan

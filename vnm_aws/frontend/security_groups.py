@@ -13,7 +13,7 @@ from ..addresses import Prefix, is_ipv4
 from ..errors import AwsOvsError
 from ..names import VTEP, VXLAN_PORT
 from . import peer_list
-from .ec2 import Rule, SecurityGroup
+from .ec2_objects import Rule, SecurityGroup
 from .objects import Host
 from .world import World
 

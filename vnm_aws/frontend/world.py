@@ -13,7 +13,8 @@ from ..config import Config
 from ..errors import AwsOvsError
 from ..names import INSTANCE_TYPE, PRIVATE_IP
 from . import settings as settings_file
-from .ec2 import Ec2, ElasticIp, Instance, Interface, Subnet
+from .ec2 import Ec2
+from .ec2_objects import ElasticIp, Instance, Interface, Subnet
 from .objects import AwsVm, Host, Network
 from .oned import Oned
 from .settings import Settings

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from ...errors import AwsOvsError
-from ..ec2 import Ec2Error, ElasticIp, Interface, Subnet
+from ..ec2_errors import Ec2Error
+from ..ec2_objects import ElasticIp, Interface, Subnet
 from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..world import Given, Part, World, given

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...errors import AwsOvsError
 from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
 from ...table import printable
-from ..ec2 import ElasticIp, Interface, Subnet
+from ..ec2_objects import ElasticIp, Interface, Subnet
 from ..objects import Address, AwsVm, Host
 from ..world import Given
 

@@ -1,0 +1,163 @@
+"""What EC2 has, as typed values, and how its answers are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ..addresses import Prefix, int_to_ip, is_ipv4
+
+_GONE = ("terminated", "shutting-down")
+
+
+class Instance(NamedTuple):
+    """An instance; the ENI is the one with device index 0."""
+
+    instance_id: str
+    state: str
+    instance_type: str
+    zone: str
+    vpc_id: str
+    subnet_id: str
+    eni_id: str
+    private_ip: str
+    private_dns: str
+    tags: dict[str, str]
+
+    @property
+    def gone(self) -> bool:
+        """Say whether it will never run again."""
+        return self.state in _GONE
+
+
+class Interface(NamedTuple):
+    """An ENI with its private addresses, the primary one first; `public_ip` leads to that one."""
+
+    eni_id: str
+    vpc_id: str
+    subnet_id: str
+    instance_id: str
+    addresses: tuple[str, ...]
+    public_ip: str
+    groups: tuple[str, ...]
+
+    @property
+    def primary(self) -> str:
+        """Name the address that never moves."""
+        return self.addresses[0] if self.addresses else ""
+
+
+class ElasticIp(NamedTuple):
+    """An Elastic IP and what it is associated with; empty texts: with nothing."""
+
+    allocation_id: str
+    public_ip: str
+    private_ip: str
+    eni_id: str
+    tags: dict[str, str]
+
+
+class Subnet(NamedTuple):
+    """A subnet; `available` addresses are free by EC2's count."""
+
+    subnet_id: str
+    cidr: str
+    available: int
+
+    def candidates(self) -> Iterable[str]:
+        """List the addresses that an ENI may have, the last first: EC2 itself hands out the lower ones.
+
+        The first four and the last of a subnet are AWS' own.
+        """
+        network = Prefix(self.cidr, f"subnet {self.subnet_id}")
+        return map(int_to_ip, range(network.first + network.size - 2, network.first + 3, -1))
+
+    def has(self, address: str) -> bool:
+        """Say whether an address is in its prefix; a text that is none is not."""
+        return is_ipv4(address) and address in Prefix(self.cidr, f"subnet {self.subnet_id}")
+
+
+class Rule(NamedTuple):
+    """A rule of a security group: whom it names, by prefixes (of IPv6 too), groups, or prefix lists that are not read."""
+
+    protocol: str
+    first: int
+    last: int
+    cidrs: tuple[str, ...]
+    groups: tuple[str, ...]
+    prefix_lists: bool
+
+    def covers(self, protocol: str, port: int) -> bool:
+        """Say whether it is about a port; one about all protocols is."""
+        return self.protocol == "-1" or (self.protocol == protocol and self.first <= port <= self.last)
+
+
+class SecurityGroup(NamedTuple):
+    """A security group; `ingress` says who is let in, `egress` where packets may go."""
+
+    group_id: str
+    ingress: tuple[Rule, ...]
+    egress: tuple[Rule, ...]
+
+
+def _tags(item: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}
+
+
+def read_instance(item: dict[str, Any]) -> Instance:
+    """Read an item of DescribeInstances."""
+    primary: dict[str, Any] = next(
+        (eni for eni in item.get("NetworkInterfaces", []) if eni.get("Attachment", {}).get("DeviceIndex") == 0), {}
+    )
+    return Instance(
+        item["InstanceId"],
+        item["State"]["Name"],
+        item["InstanceType"],
+        item.get("Placement", {}).get("AvailabilityZone", ""),
+        item.get("VpcId", ""),
+        primary.get("SubnetId", ""),
+        primary.get("NetworkInterfaceId", ""),
+        primary.get("PrivateIpAddress", ""),
+        item.get("PrivateDnsName", ""),
+        _tags(item),
+    )
+
+
+def read_interface(item: dict[str, Any]) -> Interface:
+    """Read an item of DescribeNetworkInterfaces."""
+    listed = sorted(item.get("PrivateIpAddresses", []), key=lambda address: not address.get("Primary"))
+    return Interface(
+        item["NetworkInterfaceId"],
+        item.get("VpcId", ""),
+        item.get("SubnetId", ""),
+        item.get("Attachment", {}).get("InstanceId", ""),
+        tuple(address["PrivateIpAddress"] for address in listed),
+        listed[0].get("Association", {}).get("PublicIp", "") if listed else "",
+        tuple(sorted(group["GroupId"] for group in item.get("Groups", []))),
+    )
+
+
+def read_rule(item: dict[str, Any]) -> Rule:
+    """Read an item of IpPermissions or IpPermissionsEgress."""
+    protocol = str(item["IpProtocol"])
+    prefixes = [entry["CidrIp"] for entry in item.get("IpRanges", [])]
+    prefixes += [entry["CidrIpv6"] for entry in item.get("Ipv6Ranges", [])]
+    return Rule(
+        "udp" if protocol == "17" else protocol,
+        int(item.get("FromPort", 0)),
+        int(item.get("ToPort", 65535)),
+        tuple(prefixes),
+        tuple(pair["GroupId"] for pair in item.get("UserIdGroupPairs", []) if "GroupId" in pair),
+        bool(item.get("PrefixListIds")),
+    )
+
+
+def read_elastic_ip(item: dict[str, Any]) -> ElasticIp:
+    """Read an item of DescribeAddresses."""
+    return ElasticIp(
+        item.get("AllocationId", ""),
+        item["PublicIp"],
+        item.get("PrivateIpAddress") or "",
+        item.get("NetworkInterfaceId") or "",
+        _tags(item),
+    )
