@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.overlay.tunnels import Peer, PeerList, digest, parse
+from vnm_aws.overlay.tunnels import Eni, Peer, PeerList, digest, parse
 
 
 def test_a_list_is_read() -> None:
@@ -56,3 +56,40 @@ def test_a_list_tells_more_than_peers_and_may_lack_it() -> None:
 def test_what_is_no_list_of_addresses_is_refused(more: str) -> None:
     with pytest.raises(AwsOvsError, match=more.split('"')[1]):
         parse(f'{{"peers": [], {more}}}'.encode())
+
+
+ENI = {
+    "mac": "06:00:00:00:00:02",
+    "address": "10.0.0.77",
+    "subnet": "10.0.0.0/24",
+    "addresses": ["10.0.0.9", "10.0.0.8"],
+}
+
+
+def test_a_list_tells_a_node_its_further_enis_and_the_same_in_another_order_has_the_same_digest() -> None:
+    other = {**ENI, "mac": "06:00:00:00:00:03", "address": "10.0.0.78", "addresses": []}
+    told, again = (parse(json.dumps({"peers": [], "enis": enis}).encode()) for enis in ([ENI, other], [other, ENI]))
+    assert told == again
+    assert told.enis[0] == Eni("06:00:00:00:00:02", "10.0.0.77", "10.0.0.0/24", ("10.0.0.8", "10.0.0.9"))
+    fewer = told._replace(enis=(told.enis[0]._replace(addresses=("10.0.0.8",)), told.enis[1]))
+    assert len({digest(told), digest(fewer), digest(told._replace(enis=()))}) == 3
+
+
+@pytest.mark.parametrize(
+    "enis",
+    [
+        5,
+        [5],
+        [{**ENI, "mac": "01:00:00:00:00:02"}],
+        [{**ENI, "mac": None}],
+        [{**ENI, "address": "10.0.0.300"}],
+        [{**ENI, "subnet": "10.0.0.1/24"}],
+        [{**ENI, "addresses": "10.0.0.9"}],
+        [{**ENI, "addresses": ["::1"]}],
+        [ENI, ENI],
+        [{"mac": ENI["mac"]}],
+    ],
+)
+def test_what_is_no_list_of_enis_is_refused(enis: object) -> None:
+    with pytest.raises(AwsOvsError, match="the peer list"):
+        parse(json.dumps({"peers": [], "enis": enis}).encode())

@@ -67,7 +67,7 @@ def meshprint_values(ctx: click.Context, as_json: bool) -> None:
     wanted, unread = peer_list.present(world)
     lines = listing.peer_lines(world, wanted)
     if as_json:
-        lists = {key: value for key, value in wanted._asdict().items() if key != "peers"}
+        lists = {key: value for key, value in wanted._asdict().items() if key not in ("peers", "enis")}
         click.echo(json.dumps({"hosts": lines, **lists}, indent=2))
         return
     head = ("ID", "NAME", "VTEP", "LIST", "UP", "DOWN", "MTU", "VERSION", "STAT", "ERROR")

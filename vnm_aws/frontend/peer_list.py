@@ -118,7 +118,9 @@ def remembered(world: World) -> PeerList:
 
 def document(peer_list: PeerList) -> str:
     """Write a list as a host reads it."""
-    return json.dumps({**peer_list._asdict(), "peers": [peer._asdict() for peer in peer_list.peers]})
+    values = {**peer_list._asdict(), "peers": [peer._asdict() for peer in peer_list.peers]}
+    enis = [eni._asdict() for eni in values.pop("enis")]
+    return json.dumps(values | ({"enis": enis} if enis else {}))
 
 
 def remember(world: World, peer_list: PeerList) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from ..addresses import Prefix, ip_to_int, ipv4, shown
+from ..addresses import Prefix, ip_to_int, ipv4, mac, shown
 from ..errors import AwsOvsError
 from ..names import OVERLAY, PEER_KEY, PEER_LIST, PEER_LIST_LIMIT, ROLE, VXLAN_PORT
 from .bridges import Transaction, is_tunnel, places, port_number, select_role
@@ -31,6 +31,15 @@ class Peer(NamedTuple):
     vtep: str
 
 
+class Eni(NamedTuple):
+    """A further ENI of the node that is told: its primary address, and the secondary ones, which are VMs'."""
+
+    mac: str
+    address: str
+    subnet: str
+    addresses: tuple[str, ...]
+
+
 class PeerList(NamedTuple):
     """What the front-end tells every node.
 
@@ -40,6 +49,7 @@ class PeerList(NamedTuple):
         node_addresses: addresses of the nodes beside their VXLAN endpoints, the public ones too.
         private_ips: the private addresses that VMs may have, wherever they run (AWS_PRIVATE_IP of address ranges).
         grants: what networks let their NICs do, see `grants`; None when the front-end has not told it.
+        enis: the ENIs beside its first that have addresses of VMs, of the node that is told only.
     """
 
     peers: list[Peer]
@@ -47,6 +57,7 @@ class PeerList(NamedTuple):
     node_addresses: tuple[str, ...] = ()
     private_ips: tuple[str, ...] = ()
     grants: tuple[str, ...] | None = None
+    enis: tuple[Eni, ...] = ()
 
 
 def parse(text: bytes) -> PeerList:
@@ -75,7 +86,29 @@ def parse(text: bytes) -> PeerList:
     grants = None if document.get("grants") is None else tuple(_texts(document, "grants"))
     cidrs = tuple(str(Prefix(text, "the peer list: vpc_cidrs")) for text in lists.pop("vpc_cidrs"))
     others = {key: tuple(ipv4(text, f"the peer list: {key}") for text in texts) for key, texts in lists.items()}
-    return PeerList(list(peers.values()), cidrs, **others, grants=grants)
+    return PeerList(list(peers.values()), cidrs, **others, grants=grants, enis=_enis(document.get("enis", [])))
+
+
+def _enis(entries: Any) -> tuple[Eni, ...]:
+    """Read the further ENIs of this node."""
+    enis: dict[str, Eni] = {}
+    listed: list[Any] = entries if isinstance(entries, list) else [entries]
+    for entry in listed:
+        try:
+            own, address, subnet = (entry[key] for key in ("mac", "address", "subnet"))
+            if not all(isinstance(text, str) for text in (own, address, subnet)):
+                raise TypeError
+            addresses = _texts(entry, "addresses")
+        except (KeyError, TypeError):
+            raise AwsOvsError(
+                "the peer list: enis is not a list of ENIs", "run 'oneaws mesh sync --all' again"
+            ) from None
+        what = f"the peer list: enis: {shown(own)}"
+        checked = tuple(sorted((ipv4(text, what) for text in addresses), key=ip_to_int))
+        eni = Eni(mac(own, "the peer list: enis: mac"), ipv4(address, what), str(Prefix(subnet, what)), checked)
+        if enis.setdefault(eni.mac, eni) is not eni:
+            raise AwsOvsError(f"the peer list has the ENI {eni.mac} twice", "run 'oneaws mesh sync --all' again")
+    return tuple(enis[key] for key in sorted(enis))
 
 
 def _texts(document: dict[str, Any], key: str) -> list[str]:
@@ -100,7 +133,8 @@ def digest(told: PeerList) -> str:
     import hashlib  # costs 3 ms, and a VM's start needs none
 
     lines = sorted(f"{peer.name} {peer.vtep}" for peer in told.peers)
-    lines += [f"{key} {text}" for key in PeerList._fields[1:] for text in sorted(getattr(told, key) or ())]
+    lines += [f"{key} {text}" for key in PeerList._fields[1:-1] for text in sorted(getattr(told, key) or ())]
+    lines += [f"eni {eni.mac} {eni.address} {eni.subnet} {','.join(eni.addresses)}" for eni in sorted(told.enis)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
