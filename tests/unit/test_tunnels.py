@@ -66,13 +66,13 @@ ENI = {
 }
 
 
-def test_a_list_tells_a_node_its_further_enis_and_the_same_in_another_order_has_the_same_digest() -> None:
-    other = {**ENI, "mac": "06:00:00:00:00:03", "address": "10.0.0.78", "addresses": []}
-    told, again = (parse(json.dumps({"peers": [], "enis": enis}).encode()) for enis in ([ENI, other], [other, ENI]))
-    assert told == again
+def test_a_list_tells_a_node_its_further_enis_in_their_order() -> None:
+    other = {"mac": "06:00:00:00:00:01", "address": "10.0.0.78", "subnet": "10.0.0.0/24", "addresses": []}
+    told, turned = (parse(json.dumps({"peers": [], "enis": enis}).encode()) for enis in ([ENI, other], [other, ENI]))
     assert told.enis[0] == Eni("06:00:00:00:00:02", "10.0.0.77", "10.0.0.0/24", ("10.0.0.8", "10.0.0.9"))
+    assert told.enis == turned.enis[::-1]
     fewer = told._replace(enis=(told.enis[0]._replace(addresses=("10.0.0.8",)), told.enis[1]))
-    assert len({digest(told), digest(fewer), digest(told._replace(enis=()))}) == 3
+    assert len({digest(told), digest(turned), digest(fewer), digest(told._replace(enis=()))}) == 4
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,11 @@ def test_a_list_tells_a_node_its_further_enis_and_the_same_in_another_order_has_
         [{**ENI, "subnet": "10.0.0.1/24"}],
         [{**ENI, "addresses": "10.0.0.9"}],
         [{**ENI, "addresses": ["::1"]}],
+        [{**ENI, "address": "10.0.1.77"}],
         [ENI, ENI],
+        [ENI, {**ENI, "mac": "06:00:00:00:00:03", "address": "10.0.0.78"}],
         [{"mac": ENI["mac"]}],
+        [{**ENI, "mac": f"06:00:00:00:00:{n:02x}", "address": f"10.0.0.{n + 1}", "addresses": []} for n in range(64)],
     ],
 )
 def test_what_is_no_list_of_enis_is_refused(enis: object) -> None:

@@ -23,6 +23,9 @@ guest to UDP port 3784 for it.
 _MOST = 50_000
 """Of the entries of each list; a VPC has fewer addresses."""
 
+_MOST_ENIS = 63
+"""Beside the first; no instance type can have more."""
+
 
 class Peer(NamedTuple):
     """A node of the mesh and its VXLAN endpoint."""
@@ -90,25 +93,33 @@ def parse(text: bytes) -> PeerList:
 
 
 def _enis(entries: Any) -> tuple[Eni, ...]:
-    """Read the further ENIs of this node."""
-    enis: dict[str, Eni] = {}
+    """Read the further ENIs of this node; their order, which the node goes by, stays."""
+    advice = "run 'oneaws mesh sync --all' again"
     listed: list[Any] = entries if isinstance(entries, list) else [entries]
-    for entry in listed:
-        try:
-            own, address, subnet = (entry[key] for key in ("mac", "address", "subnet"))
-            if not all(isinstance(text, str) for text in (own, address, subnet)):
-                raise TypeError
-            addresses = _texts(entry, "addresses")
-        except (KeyError, TypeError):
-            raise AwsOvsError(
-                "the peer list: enis is not a list of ENIs", "run 'oneaws mesh sync --all' again"
-            ) from None
-        what = f"the peer list: enis: {shown(own)}"
-        checked = tuple(sorted((ipv4(text, what) for text in addresses), key=ip_to_int))
-        eni = Eni(mac(own, "the peer list: enis: mac"), ipv4(address, what), str(Prefix(subnet, what)), checked)
-        if enis.setdefault(eni.mac, eni) is not eni:
-            raise AwsOvsError(f"the peer list has the ENI {eni.mac} twice", "run 'oneaws mesh sync --all' again")
-    return tuple(enis[key] for key in sorted(enis))
+    if len(listed) > _MOST_ENIS:
+        raise AwsOvsError(f"the peer list has more than {_MOST_ENIS} further ENIs", advice)
+    enis = [_eni(entry, advice) for entry in listed]
+    marks = [mark for eni in enis for mark in (eni.mac, eni.address, *eni.addresses)]
+    twice = [mark for mark in marks if marks.count(mark) > 1]
+    if twice:
+        raise AwsOvsError(f"the peer list: enis has {twice[0]} twice", advice)
+    return tuple(enis)
+
+
+def _eni(entry: Any, advice: str) -> Eni:
+    try:
+        own, address, subnet = (entry[key] for key in ("mac", "address", "subnet"))
+        if not all(isinstance(text, str) for text in (own, address, subnet)):
+            raise TypeError
+        addresses = _texts(entry, "addresses")
+    except (KeyError, TypeError):
+        raise AwsOvsError("the peer list: enis is not a list of ENIs", advice) from None
+    what = f"the peer list: enis: {shown(own)}"
+    prefix = Prefix(subnet, what)
+    if ipv4(address, what) not in prefix:
+        raise AwsOvsError(f"{what}: {address} is not in its subnet {prefix}", advice)
+    secondary = sorted((ipv4(text, what) for text in addresses), key=ip_to_int)
+    return Eni(mac(own, "the peer list: enis: mac"), address, str(prefix), tuple(secondary))
 
 
 def _texts(document: dict[str, Any], key: str) -> list[str]:
@@ -134,7 +145,7 @@ def digest(told: PeerList) -> str:
 
     lines = sorted(f"{peer.name} {peer.vtep}" for peer in told.peers)
     lines += [f"{key} {text}" for key in PeerList._fields[1:-1] for text in sorted(getattr(told, key) or ())]
-    lines += [f"eni {eni.mac} {eni.address} {eni.subnet} {','.join(eni.addresses)}" for eni in sorted(told.enis)]
+    lines += [f"eni {eni.mac} {eni.address} {eni.subnet} {','.join(eni.addresses)}" for eni in told.enis]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
