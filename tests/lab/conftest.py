@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import pytest
 
 from tests.world.hosts import datapath
+from tests.world.hosts.executor import CommandError
 from tests.world.lab import Lab
 
 from .support.checks import Check, Report
 
 _LONGEST_FIRST = ("test_rollback.py", "test_crash.py", "test_sequences.py", "test_concurrency.py", "test_operations.py")
 """So that workers of pytest-xdist end at about the same time."""
+
+# Short, for there are three hosts, and it is for whoever cannot make the test fail again.
+_SYMPTOMS = """
+ovs-vsctl --timeout=5 show
+tail -n 15 /var/log/openvswitch/*.log
+ovsdb-tool show-log /etc/openvswitch/conf.db | tail -n 20 | cut -c 1-200
+ls -l /run/aws_ovs/vms
+ps -eo lstart,args | tail -n 25 | cut -c 1-150
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +48,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(report.nodeid)
         for name, seen in report.user_properties:
             terminalreporter.write_line(f"  {name}: {seen}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the hosts of the shared lab show to the report of a test that failed."""
+    found = yield
+    lab = item.funcargs.get("lab")
+    if found.failed and isinstance(lab, Lab):
+        for name, host in lab.hosts.items():
+            try:
+                symptoms = host.run(["sh", "-c", _SYMPTOMS], check=False).stdout
+            except CommandError as error:
+                symptoms = str(error)
+            found.sections.append((f"host {name}", symptoms))
+    return found
 
 
 @pytest.fixture
