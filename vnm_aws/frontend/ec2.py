@@ -29,11 +29,13 @@ from .ec2_objects import (
     ElasticIp,
     Instance,
     Interface,
+    Reservation,
     SecurityGroup,
     Subnet,
     read_elastic_ip,
     read_instance,
     read_interface,
+    read_reservation,
     read_rule,
 )
 from .tags import TagFilter
@@ -151,14 +153,20 @@ class Ec2:
         eips = map(read_elastic_ip, self._describe("DescribeAddresses", asked))
         return {eip.allocation_id: eip for eip in eips if eip.allocation_id}
 
+    def transferred(self) -> set[str]:
+        """Read the allocation ids of the Elastic IPs that are offered to another account and not accepted yet."""
+        transfers = self._call("DescribeAddressTransfers")["AddressTransfers"]
+        return {item["AllocationId"] for item in transfers if item.get("AddressTransferStatus") == "pending"}
+
     def address_limits(self, instance_types: Collection[str]) -> dict[str, int]:
-        """Read how many IPv4 addresses an ENI of each instance type can have, the primary one included."""
-        limits = {}
-        types = sorted(instance_types)
-        for start in range(0, len(types), 100):  # EC2 takes 100 a call
-            for item in self._call("DescribeInstanceTypes", InstanceTypes=types[start : start + 100])["InstanceTypes"]:
-                limits[item["InstanceType"]] = int(item["NetworkInfo"]["Ipv4AddressesPerInterface"])
-        return limits
+        """Read how many IPv4 addresses an ENI of each instance type can have, the primary one included.
+
+        A type that the Region does not know is left out: that is why they are asked for by a filter.
+        """
+        return {
+            item["InstanceType"]: int(item["NetworkInfo"]["Ipv4AddressesPerInterface"])
+            for item in self._describe("DescribeInstanceTypes", _by_value("instance-type", instance_types))
+        }
 
     def subnets(self, subnet_ids: Collection[str]) -> dict[str, Subnet]:
         """Read subnets, by id."""
@@ -166,6 +174,11 @@ class Ec2:
             item["SubnetId"]: Subnet(item["SubnetId"], item["CidrBlock"], item["AvailableIpAddressCount"])
             for item in self._describe("DescribeSubnets", _by_value("subnet-id", subnet_ids))
         }
+
+    def reservations(self, subnet_ids: Collection[str]) -> list[Reservation]:
+        """Read the blocks of IPv4 addresses that are reserved in subnets."""
+        replies = [self._call("GetSubnetCidrReservations", SubnetId=subnet_id) for subnet_id in sorted(subnet_ids)]
+        return [read_reservation(item) for reply in replies for item in reply.get("SubnetIpv4CidrReservations", [])]
 
     def vpc_cidrs(self, vpc_ids: Collection[str]) -> list[str]:
         """Read the IPv4 blocks of VPCs, the first and those added later."""
@@ -193,10 +206,16 @@ class Ec2:
         values = [value["AttributeValue"] for item in reply["AccountAttributes"] for value in item["AttributeValues"]]
         return int(values[0]) if values else 0
 
-    def assign(self, eni_id: str, addresses: Sequence[str]) -> None:
-        """Put private addresses on an ENI, in one call; from other ENIs they are taken, with their Elastic IPs."""
+    def assign(self, eni_id: str, addresses: Sequence[str], *, move: bool) -> None:
+        """Put private addresses on an ENI, in one call.
+
+        Args:
+            eni_id: the ENI.
+            addresses: of its subnet.
+            move: take them from other ENIs, with their Elastic IPs. Without it EC2 refuses all when another ENI has one.
+        """
         wanted = {"NetworkInterfaceId": eni_id, "PrivateIpAddresses": list(addresses)}
-        self._change("AssignPrivateIpAddresses", **wanted, AllowReassignment=True)
+        self._change("AssignPrivateIpAddresses", **wanted, AllowReassignment=move)
 
     def unassign(self, eni_id: str, address: str) -> None:
         """Take a secondary private address from an ENI."""

@@ -11,7 +11,7 @@ _GONE = ("terminated", "shutting-down")
 
 
 class Instance(NamedTuple):
-    """An instance; the ENI is the one with device index 0."""
+    """An instance; the ENI is the primary one. `ipv6_only`: that has no IPv4 address, and never will."""
 
     instance_id: str
     state: str
@@ -23,6 +23,7 @@ class Instance(NamedTuple):
     private_ip: str
     private_dns: str
     tags: dict[str, str]
+    ipv6_only: bool = False
 
     @property
     def gone(self) -> bool:
@@ -31,7 +32,15 @@ class Instance(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """An ENI with its private addresses, the primary one first; `public_ip` leads to that one."""
+    """An ENI with its private addresses, the primary one first.
+
+    Attributes:
+        public_ip: leads to the primary one.
+        prefixes: blocks of further addresses; each counts as one against the limit of the ENI.
+        card, device: where it is on its instance; the primary ENI has 0 and 0, one that is on none has -1.
+        description: as whoever made it wrote it.
+        managed: a service of AWS has made it for itself.
+    """
 
     eni_id: str
     vpc_id: str
@@ -40,21 +49,38 @@ class Interface(NamedTuple):
     addresses: tuple[str, ...]
     public_ip: str
     groups: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
+    card: int = -1
+    device: int = -1
+    description: str = ""
+    managed: bool = False
 
     @property
     def primary(self) -> str:
         """Name the address that never moves."""
         return self.addresses[0] if self.addresses else ""
 
+    @property
+    def used(self) -> int:
+        """Count what EC2 counts against the limit of addresses."""
+        return len(self.addresses) + len(self.prefixes)
+
 
 class ElasticIp(NamedTuple):
-    """An Elastic IP and what it is associated with; empty texts: with nothing."""
+    """An Elastic IP and what it is associated with; empty texts: with nothing.
+
+    Attributes:
+        border_group: the zones that it can be used in: a Region's, or those of a Local Zone.
+        service: the service of AWS that manages it, such as nlb; empty when that is nobody but its owner.
+    """
 
     allocation_id: str
     public_ip: str
     private_ip: str
     eni_id: str
     tags: dict[str, str]
+    border_group: str = ""
+    service: str = ""
 
 
 class Subnet(NamedTuple):
@@ -75,6 +101,15 @@ class Subnet(NamedTuple):
     def has(self, address: str) -> bool:
         """Say whether an address is in its prefix; a text that is none is not."""
         return is_ipv4(address) and address in Prefix(self.cidr, f"subnet {self.subnet_id}")
+
+
+class Reservation(NamedTuple):
+    """A block of a subnet from which EC2 takes no address by itself. One that is not `explicit` is for prefixes of ENIs."""
+
+    reservation_id: str
+    subnet_id: str
+    cidr: str
+    explicit: bool
 
 
 class Rule(NamedTuple):
@@ -106,9 +141,8 @@ def _tags(item: dict[str, Any]) -> dict[str, str]:
 
 def read_instance(item: dict[str, Any]) -> Instance:
     """Read an item of DescribeInstances."""
-    primary: dict[str, Any] = next(
-        (eni for eni in item.get("NetworkInterfaces", []) if eni.get("Attachment", {}).get("DeviceIndex") == 0), {}
-    )
+    # A device index is unique on a network card only, and the list has no promised order.
+    primary: dict[str, Any] = next((eni for eni in item.get("NetworkInterfaces", []) if _place(eni) == (0, 0)), {})
     return Instance(
         item["InstanceId"],
         item["State"]["Name"],
@@ -120,7 +154,14 @@ def read_instance(item: dict[str, Any]) -> Instance:
         primary.get("PrivateIpAddress", ""),
         item.get("PrivateDnsName", ""),
         _tags(item),
+        bool(primary.get("Ipv6Addresses")) and not primary.get("PrivateIpAddress"),
     )
+
+
+def _place(eni: dict[str, Any]) -> tuple[int, int]:
+    attachment = eni.get("Attachment", {})
+    device = int(attachment.get("DeviceIndex", -1))
+    return int(attachment.get("NetworkCardIndex", 0 if device >= 0 else -1)), device
 
 
 def read_interface(item: dict[str, Any]) -> Interface:
@@ -134,6 +175,10 @@ def read_interface(item: dict[str, Any]) -> Interface:
         tuple(address["PrivateIpAddress"] for address in listed),
         listed[0].get("Association", {}).get("PublicIp", "") if listed else "",
         tuple(sorted(group["GroupId"] for group in item.get("Groups", []))),
+        tuple(prefix["Ipv4Prefix"] for prefix in item.get("Ipv4Prefixes", [])),
+        *_place(item),
+        item.get("Description") or "",
+        bool(item.get("RequesterManaged") or item.get("Operator", {}).get("Managed")),
     )
 
 
@@ -160,4 +205,12 @@ def read_elastic_ip(item: dict[str, Any]) -> ElasticIp:
         item.get("PrivateIpAddress") or "",
         item.get("NetworkInterfaceId") or "",
         _tags(item),
+        item.get("NetworkBorderGroup") or "",
+        item.get("ServiceManaged") or "",
     )
+
+
+def read_reservation(item: dict[str, Any]) -> Reservation:
+    """Read an item of GetSubnetCidrReservations."""
+    explicit = item["ReservationType"] == "explicit"
+    return Reservation(item["SubnetCidrReservationId"], item["SubnetId"], item["Cidr"], explicit)

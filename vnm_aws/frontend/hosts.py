@@ -95,8 +95,11 @@ def _name(instance: Instance, rule: str) -> str:
 def _has_network(instance: Instance, result: Plan, host: Host | None) -> bool:
     has = bool(instance.eni_id and instance.private_ip)
     if not has and (instance.state == "running" or host):
-        what = "has no network interface with device index 0"
-        result.problem(f"instance {instance.instance_id}", what, "attach one to it")
+        what, remedy = "has no network interface with device index 0 on network card 0", "attach one to it"
+        if instance.ipv6_only:
+            what = f"its primary network interface {instance.eni_id} has no IPv4 address, and hosts need one for their tunnels"
+            remedy = "replace it by an instance in a subnet that has IPv4 addresses, or take its tag away"
+        result.problem(f"instance {instance.instance_id}", what, remedy)
     return has
 
 
@@ -215,7 +218,7 @@ def plan_free(world: World) -> Plan:
     result = Plan()
     for host in world.hosts:
         eni, limit = world.interfaces.get(host.eni_id), world.limit(host)
-        free = str(max(0, limit - len(eni.addresses))) if eni is not None else ""
+        free = str(max(0, limit - eni.used)) if eni is not None else ""
         if free and limit and host.template.get(names.FREE_ADDRESSES) != free:
             text, values = f"set {names.FREE_ADDRESSES}={free}", {names.FREE_ADDRESSES: free}
             result.change(f"host {host.name}", text, world.oned.update_host, host.host_id, values)

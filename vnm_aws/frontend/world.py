@@ -152,7 +152,7 @@ class World:
     @cached_property
     def limits(self) -> dict[str, int]:
         """Read how many addresses an ENI can have, by the instance types of the hosts."""
-        types = {host.template.get(INSTANCE_TYPE, "") for host in self.hosts}
+        types = {host.template.get(INSTANCE_TYPE, "") for host in self.hosts if not host.terminated}
         return self.ec2.address_limits(types - {""})
 
     @cached_property
@@ -184,7 +184,7 @@ class World:
         """Count how many more addresses each ENI of a host, in a subnet that EC2 shows, can have."""
         enis = {key: eni for key, eni in self.interfaces.items() if eni.subnet_id in self.subnets}
         hosts = self.host_of_eni.items()
-        return {key: self.limit(host) - len(enis[key].addresses) for key, host in hosts if key in enis}
+        return {key: self.limit(host) - enis[key].used for key, host in hosts if key in enis}
 
     def network(self, name: str) -> Network:
         """Find a network by ID or name.
@@ -207,12 +207,21 @@ class World:
                 vars(self).pop(name, None)
 
     def assign(self, eni: Interface, addresses: Sequence[str]) -> None:
-        """Put private addresses on an ENI, in one call, and wait until EC2 shows them there.
+        """Put private addresses on an ENI and wait until EC2 shows them there.
+
+        Those that another host has are taken from it. The others must be free: EC2 knows of ENIs that it does not show.
 
         Raises:
             AwsOvsError: EC2 refuses, or does not show them in time.
         """
-        self.ec2.assign(eni.eni_id, addresses)
+        holders = {address: self.eni_of_address.get(address, eni).eni_id for address in addresses}
+        moved = [
+            address for address in addresses if holders[address] in self.host_of_eni and holders[address] != eni.eni_id
+        ]
+        fresh = [address for address in addresses if address not in moved]
+        for part in (fresh, moved):
+            if part:
+                self.ec2.assign(eni.eni_id, part, move=part is moved)
         # Keep it in mind, so that the next choice counts them.
         left = {
             other.eni_id: other._replace(addresses=tuple(item for item in other.addresses if item not in addresses))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -18,7 +17,9 @@ from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfac
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.utils import add_tag_specification, random_eip_association_id
 
-from .views import addresses_of, private_ip_of
+from . import blocks
+from .marks import elsewhere, marked
+from .views import addresses_of, prefixes_of, private_ip_of, slot
 
 
 class Limits:
@@ -59,20 +60,6 @@ def _holders(backend: EC2Backend, subnet: Subnet) -> dict[str, NetworkInterface]
     }
 
 
-def free_addresses(backend: EC2Backend, subnet: Subnet) -> Iterator[str]:
-    """The addresses of a subnet that no interface has, lowest first; without the five that are reserved.
-
-    Raises:
-        EC2ClientError: InsufficientFreeAddressesInSubnet: no more is free.
-    """
-    used = _holders(backend, subnet)
-    for number in range(4, subnet.cidr.num_addresses - 1):
-        address = str(subnet.cidr.network_address + number)
-        if address not in used:
-            yield address
-    raise EC2ClientError("InsufficientFreeAddressesInSubnet", f"The subnet {subnet.id} has not enough free addresses.")
-
-
 def check_address(subnet: Subnet, address: str) -> None:
     """Of a subnet, the first four addresses and the last are reserved.
 
@@ -90,47 +77,46 @@ def check_address(subnet: Subnet, address: str) -> None:
 
 
 def _check_limit(eni: NetworkInterface, more: int) -> None:
-    """An interface holds as many IPv4 addresses, the primary included, as DescribeInstanceTypes tells for the type of
-    its instance; one that is not attached is not limited."""
+    """An interface holds as many IPv4 addresses, the primary and each prefix included, as DescribeInstanceTypes tells for the
+    type of its instance; one that is not attached is not limited."""
     if eni.instance is None:
         return
     known = INSTANCE_TYPES.get(eni.instance.instance_type)
     limit = known["NetworkInfo"]["Ipv4AddressesPerInterface"] if known else None
-    if limit is not None and len(eni.private_ip_addresses) + more > limit:
+    if limit is not None and blocks.held_by(eni) + more > limit:
         raise EC2ClientError("PrivateIpAddressLimitExceeded", f"{eni.id} may have {limit} private addresses.")
 
 
 def _assign_private_ip_addresses(self: Any) -> ActionResult:
-    """AssignPrivateIpAddresses takes a list of addresses of the interface's subnet, or a number of them to choose.
+    """AssignPrivateIpAddresses takes a list of addresses of the interface's subnet, or a number of them to choose; or prefixes,
+    or a number of those.
 
     An address of another interface is refused unless AllowReassignment, which moves it; a primary one never
-    moves. Because the address must be of the interface's own subnet, it moves within a subnet only. An Elastic IP
-    goes along with its private address. Addresses that are there already are assigned again without effect. All of
-    the list is assigned, or nothing.
+    moves, nor one of another account's interface. Because the address must be of the interface's own subnet, it moves within a
+    subnet only. An Elastic IP goes along with its private address. Addresses that are there already are assigned again without
+    effect. All of the list is assigned, or nothing.
     """
     backend: EC2Backend = self.ec2_backend
-    eni = backend.get_network_interface(self._get_param("NetworkInterfaceId"))
+    eni = _own(backend.get_network_interface(self._get_param("NetworkInterfaceId")))
     wanted = list(dict.fromkeys(self._get_param("PrivateIpAddresses", [])))
     count = self._get_int_param("SecondaryPrivateIpAddressCount", 0)
-    if wanted and count:
-        raise EC2ClientError("InvalidParameterCombination", "Addresses and a number of them exclude each other.")
-    if not wanted and not count:
+    prefixes, prefix_count = self._get_param("Ipv4Prefixes", []), self._get_int_param("Ipv4PrefixCount", 0)
+    ways = sum(map(bool, (wanted, count, prefixes, prefix_count)))
+    if ways > 1:
+        raise EC2ClientError(
+            "InvalidParameterCombination", "Addresses, prefixes and numbers of them exclude each other."
+        )
+    if not ways:
         raise EC2ClientError("MissingParameter", "Neither addresses nor a number of them.")
-    for address in wanted:
-        check_address(eni.subnet, address)
-    holders = _holders(backend, eni.subnet)
-    new = [address for address in wanted if holders.get(address) is not eni]
+    if prefixes or prefix_count:
+        return _assign_prefixes(backend, eni, prefixes or [""] * prefix_count)
+    new = _may_come(backend, eni, wanted, _true(self._get_param("AllowReassignment", False)))
     _check_limit(eni, len(new) + count)
-    allowed = _true(self._get_param("AllowReassignment", False))
-    for address in new:
-        holder = holders.get(address)
-        if holder is not None and (holder.private_ip_address == address or not allowed):
-            raise _invalid(f"[{address}] assigned, but move is not allowed.")
     if count:
-        free = free_addresses(backend, eni.subnet)
+        free = blocks.automatic(backend, eni.subnet)
         wanted = new = [next(free) for _ in range(count)]
     for address in new:
-        holder = holders.get(address)
+        holder = _holders(backend, eni.subnet).get(address)
         if holder is not None:
             _remove(holder, [address])
             for eip in _eips(backend, holder, [address]):
@@ -138,6 +124,36 @@ def _assign_private_ip_addresses(self: Any) -> ActionResult:
         eni.private_ip_addresses.append({"Primary": False, "PrivateIpAddress": address})
     assigned = [{"PrivateIpAddress": address} for address in wanted]
     return ActionResult({"NetworkInterfaceId": eni.id, "AssignedPrivateIpAddresses": assigned})
+
+
+def _own(eni: NetworkInterface) -> NetworkInterface:
+    """One of this account. Of another's, EC2 says what it says of one that does not exist."""
+    if elsewhere(eni.id):
+        raise EC2ClientError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{eni.id}' does not exist")
+    return eni
+
+
+def _may_come(backend: EC2Backend, eni: NetworkInterface, wanted: list[str], allowed: bool) -> list[str]:
+    """Those of the addresses that an interface has not yet, when all may come to it."""
+    for address in wanted:
+        check_address(eni.subnet, address)
+    holders = _holders(backend, eni.subnet)
+    new = [address for address in wanted if holders.get(address) is not eni]
+    for address in new:
+        blocks.check(backend, eni.subnet, address)
+        holder = holders.get(address)
+        if holder is not None and (holder.private_ip_address == address or not allowed or elsewhere(holder.id)):
+            raise _invalid(f"[{address}] assigned, but move is not allowed.")
+    return new
+
+
+def _assign_prefixes(backend: EC2Backend, eni: NetworkInterface, wanted: list[str]) -> ActionResult:
+    """Put prefixes on an interface; an empty text is any."""
+    _check_limit(eni, len(wanted))
+    for one in wanted:
+        eni.lab_prefixes = [*prefixes_of(eni), blocks.free_prefix(backend, eni.subnet, one)]
+    items = [{"Ipv4Prefix": prefix} for prefix in prefixes_of(eni)[-len(wanted) :]]
+    return ActionResult({"NetworkInterfaceId": eni.id, "AssignedIpv4Prefixes": items})
 
 
 def _remove(eni: NetworkInterface, addresses: list[str]) -> None:
@@ -151,11 +167,12 @@ def _eips(backend: EC2Backend, eni: NetworkInterface, addresses: list[str]) -> l
 
 
 def _unassign_private_ip_addresses(self: Any) -> EmptyResult:
-    """UnassignPrivateIpAddresses takes secondary addresses away, and with each its Elastic IP's association."""
+    """UnassignPrivateIpAddresses takes secondary addresses away, and with each its Elastic IP's association; or prefixes."""
     backend: EC2Backend = self.ec2_backend
-    eni = backend.get_network_interface(self._get_param("NetworkInterfaceId"))
-    addresses = self._get_param("PrivateIpAddresses", [])
-    there = addresses_of(eni)
+    eni = _own(backend.get_network_interface(self._get_param("NetworkInterfaceId")))
+    addresses, prefixes = self._get_param("PrivateIpAddresses", []), self._get_param("Ipv4Prefixes", [])
+    there = [*addresses_of(eni), *prefixes_of(eni)]
+    eni.lab_prefixes = [prefix for prefix in prefixes_of(eni) if prefix not in prefixes]
     for address in addresses:
         if address not in there:
             raise _invalid(f"Address {address} is not assigned to {eni.id}.")
@@ -209,6 +226,9 @@ def _associate_address(self: Any) -> ActionResult:
     Where it is associated already, the call changes nothing. An Elastic IP that is associated elsewhere, and an
     address that has another one, are refused unless AllowReassociation, which ends the other association. The reference
     refuses only an explicit false; in the lab, who wants to take an address away has to say so.
+
+    An Elastic IP cannot be associated with an interface of another network border group. One that a service manages, or whose
+    interface is a service's, is not the caller's to lead elsewhere.
     """
     backend: EC2Backend = self.ec2_backend
     eip = _eip(self)
@@ -220,6 +240,7 @@ def _associate_address(self: Any) -> ActionResult:
     if private_ip not in addresses_of(eni):
         raise _invalid(f"The address {private_ip} does not belong to interface {eni.id}.")
     self.error_on_dryrun()
+    _check_association(backend, eip, eni)
     others = [other for other in _eips(backend, eni, [private_ip]) if other is not eip]
     same = eip.eni is eni and private_ip_of(eip) == private_ip
     if (others or (eip.eni is not None and not same)) and not _true(self._get_param("AllowReassociation", False)):
@@ -229,6 +250,17 @@ def _associate_address(self: Any) -> ActionResult:
     if not same:
         bind(eip, eni, private_ip)
     return ActionResult({"AssociationId": eip.association_id})
+
+
+def _check_association(backend: EC2Backend, eip: ElasticAddress, eni: NetworkInterface) -> None:
+    # The border group of a Region's zones is the Region, that of eu-west-1-ham-1a is eu-west-1-ham-1.
+    group = marked(eip.allocation_id, "NetworkBorderGroup") or backend.region_name
+    if group != eni.subnet.availability_zone.rstrip("abcdefgh"):
+        raise _invalid("The address and the network interface are in different network border groups.")
+    if marked(eip.allocation_id, "ServiceManaged"):
+        raise EC2ClientError("OperationNotPermitted", f"The address {eip.public_ip} is managed by a service.")
+    if eip.eni is not None and (marked(eip.eni.id, "RequesterManaged") or elsewhere(eip.eni.id)):
+        raise EC2ClientError("AuthFailure", "You do not have permission to access the specified resource.")
 
 
 def _release_address(self: Any) -> EmptyResult:
@@ -256,6 +288,20 @@ def _delete_network_interface(self: Any) -> EmptyResult:
     return EmptyResult()
 
 
+def _attach_network_interface(self: Any) -> ActionResult:
+    """AttachNetworkInterface: a device index is unique on a network card, so on two cards there may be two of one index."""
+    backend: EC2Backend = self.ec2_backend
+    card, device = self._get_int_param("NetworkCardIndex", 0), self._get_int_param("DeviceIndex")
+    instance = backend.get_instance(self._get_param("InstanceId"))
+    if slot(card, device) in map(int, instance.nics):
+        raise _invalid(f"Instance '{instance.id}' already has an interface attached at device index '{device}'.")
+    self.error_on_dryrun()
+    made = backend.attach_network_interface(
+        self._get_param("NetworkInterfaceId"), self._get_param("InstanceId"), slot(card, device)
+    )
+    return ActionResult({"AttachmentId": made.attachment_id, "NetworkCardIndex": card})
+
+
 def _terminate_instances(self: Any) -> ActionResult:
     """TerminateInstances: interfaces that are to be deleted with the instance go, the others become available.
 
@@ -280,6 +326,7 @@ def correct() -> None:
     """Put these in place of moto's."""
     ElasticNetworkInterfaces.assign_private_ip_addresses = _assign_private_ip_addresses
     ElasticNetworkInterfaces.unassign_private_ip_addresses = _unassign_private_ip_addresses
+    ElasticNetworkInterfaces.attach_network_interface = _attach_network_interface
     ElasticNetworkInterfaces.delete_network_interface = _delete_network_interface
     ElasticIPAddresses.allocate_address = _allocate_address
     ElasticIPAddresses.associate_address = _associate_address

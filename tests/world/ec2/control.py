@@ -3,7 +3,7 @@
 Under /lab/ it has an interface of its own, plain HTTP with JSON:
 
 * POST /lab/reset: an account as `populate` describes, no settings, no calls.
-* POST /lab/settings: any of `elastic_ips`, `visibility_delay`, `throttle`, `kill`, `fail`, as `Ec2World` sends them.
+* POST /lab/settings: any of `elastic_ips`, `visibility_delay`, `throttle`, `kill`, `fail`, `mark`, as `Ec2World` sends them.
 * GET /lab/calls: the calls so far; DELETE forgets them.
 * POST /lab/populate: see `populate`.
 
@@ -28,6 +28,7 @@ from moto.ec2.models import EC2Backend
 from tests.world.killing import end
 
 from .addresses import LIMITS
+from .marks import MARKS
 from .populate import begin, populate
 from .region import OWN_KEY
 from .views import HISTORY
@@ -115,9 +116,17 @@ class Control:
                 return list(self._inner(environ, start))
             if found[2] != self._backend.region_name:
                 return _error(start, "AuthFailure", f"This is {self._backend.region_name}, not {found[2]}.")
-            action = parse_qs(body.decode()).get("Action", [""])[0]
+            parameters = {key: values[0] for key, values in parse_qs(body.decode()).items()}
+            action = parameters.get("Action", "")
             if found[1] == OWN_KEY:
                 return self._serve(action, environ, start)
+            self._calls.append(
+                {
+                    "action": action,
+                    "mutating": is_mutating(action),
+                    "parameters": parameters if is_mutating(action) else {},
+                }
+            )
             return self._call(action, environ, start)
 
     def _serve(self, action: str, environ: _Environ, start: _Start) -> Iterable[bytes]:
@@ -127,7 +136,6 @@ class Control:
         return answer
 
     def _call(self, action: str, environ: _Environ, start: _Start) -> Iterable[bytes]:
-        self._calls.append({"action": action, "mutating": is_mutating(action)})
         kill = self._due()
         if kill.get("when") == "before":
             end(kill["pid"])
@@ -162,11 +170,12 @@ class Control:
         return self._buckets[action].take()
 
     def _failure(self, action: str) -> str:
-        code, times = self._failures.get(action, ("", 0))
+        name = action if action in self._failures else "*"
+        code, times = self._failures.get(name, ("", 0))
         if times > 1:
-            self._failures[action] = (code, times - 1)
+            self._failures[name] = (code, times - 1)
         else:
-            self._failures.pop(action, None)
+            self._failures.pop(name, None)
         return code
 
     def _own(self, method: str, path: str, body: bytes, start: _Start) -> Iterable[bytes]:
@@ -208,5 +217,8 @@ class Control:
                 self._kill = value
             elif name == "fail":
                 self._failures[value["action"]] = (value["code"], value["times"])
+            elif name == "mark":
+                MARKS[value["id"]] = MARKS.get(value["id"], {}) | value["values"]
+                HISTORY.changed(self._backend)
             else:
                 raise ValueError(f"there is no setting {name}")

@@ -23,6 +23,7 @@ from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.subnets import Subnets
 
 from .addresses import LIMITS
+from .marks import marked
 from .region import OWN_KEY
 from .views import HISTORY, Item, View, tags_of
 
@@ -152,6 +153,7 @@ _INTERFACE = {
     "subnet-id": "SubnetId",
     "vpc-id": "VpcId",
     "availability-zone": "AvailabilityZone",
+    "requester-managed": "RequesterManaged",
     "mac-address": "MacAddress",
     "description": "Description",
     "status": "Status",
@@ -196,6 +198,24 @@ def _describe_addresses(self: Any) -> str:
     return _answer("DescribeAddresses", Addresses=_filtered(self, items, _ADDRESS))
 
 
+def _describe_address_transfers(self: Any) -> str:
+    """DescribeAddressTransfers: those that this account has offered to others, pending and, for 14 days, accepted ones."""
+    self.error_on_dryrun()
+    ids = self._get_param("AllocationIds", [])
+    items = [
+        {
+            "PublicIp": eip["PublicIp"],
+            "AllocationId": eip["AllocationId"],
+            "TransferAccountId": "210987654321",
+            "AddressTransferStatus": marked(eip["AllocationId"], "AddressTransferStatus"),
+        }
+        for eip in _chosen(_view(self).addresses, "AllocationId", ids, "InvalidAllocationID.NotFound")
+        if marked(eip["AllocationId"], "AddressTransferStatus")
+    ]
+    page, token = _page(self, items, ids)
+    return _answer("DescribeAddressTransfers", AddressTransfers=page, NextToken=token)
+
+
 _INSTANCE = {
     "availability-zone": "Placement.AvailabilityZone",
     "image-id": "ImageId",
@@ -236,18 +256,20 @@ _SUBNET = {
 
 
 def _describe_subnets(self: Any) -> str:
-    """DescribeSubnets: the count of free addresses leaves out the five reserved and all of interfaces, secondary too."""
+    """DescribeSubnets: the count of free addresses leaves out the five reserved and all of interfaces, secondary ones and
+    prefixes too."""
     self.error_on_dryrun()
     ids = self._get_param("SubnetIds", [])
     used: dict[str, int] = {}
     for eni in _view(self).interfaces:
         used[eni["SubnetId"]] = used.get(eni["SubnetId"], 0) + len(eni["PrivateIpAddresses"])
+        used[eni["SubnetId"]] += 16 * len(eni["Ipv4Prefixes"])
     items = [
         {
             "SubnetId": subnet.id,
             "SubnetArn": subnet.arn,
             "VpcId": subnet.vpc_id,
-            "OwnerId": subnet.owner_id,
+            "OwnerId": marked(subnet.id, "OwnerId") or subnet.owner_id,
             "CidrBlock": subnet.cidr_block,
             "AvailabilityZone": subnet.availability_zone,
             "AvailabilityZoneId": subnet.availability_zone_id,
@@ -265,7 +287,8 @@ def _describe_subnets(self: Any) -> str:
 
 
 def _describe_instance_types(self: Any) -> ActionResult:
-    """DescribeInstanceTypes has pages of at most 100 types."""
+    """DescribeInstanceTypes has pages of at most 100 types. One in the list InstanceTypes that the Region does not know is an
+    error (InvalidInstanceType), one in a filter matches nothing."""
     self.error_on_dryrun()
     names = self._get_param("InstanceTypes", [])
     types = self.ec2_backend.describe_instance_types(names, self._filters_from_querystring())
@@ -294,6 +317,7 @@ def correct() -> None:
     """Put these in place of moto's."""
     ElasticNetworkInterfaces.describe_network_interfaces = _describe_network_interfaces
     ElasticIPAddresses.describe_addresses = _describe_addresses
+    ElasticIPAddresses.describe_address_transfers = _describe_address_transfers
     InstanceResponse.describe_instances = _describe_instances
     InstanceResponse.describe_instance_types = _describe_instance_types
     Subnets.describe_subnets = _describe_subnets

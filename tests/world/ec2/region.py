@@ -58,7 +58,7 @@ def refused(code: str, status: int = 400) -> Iterator[None]:
         yield
     except ClientError as error:
         found = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-    assert found == (code, status)
+    assert found == (code, status), found
 
 
 def private_ips(client: Any, eni_id: str) -> list[str]:
@@ -220,6 +220,10 @@ class Ec2World:
         """Those of them that change something."""
         return [call["action"] for call in self._ask("GET", "calls") if call["mutating"]]
 
+    def requests(self, action: str) -> list[dict[str, str]]:
+        """The parameters of the calls of an action that changes something, as they came over the wire."""
+        return [call["parameters"] for call in self._ask("GET", "calls") if call["action"] == action]
+
     def forget_calls(self) -> None:
         """Begin the record of calls anew."""
         self._ask("DELETE", "calls")
@@ -251,15 +255,39 @@ class Ec2World:
         self._set(kill={"at": n, "when": when, "pid": pid})
 
     def fail_next(self, action: str, code: str, times: int = 1) -> None:
-        """Let the next `times` calls of `action` fail with EC2's error `code`, without effect.
+        """Let the next `times` calls of `action`, or of any with `*`, fail with EC2's error `code`, without effect.
 
         A client that tries again makes several calls: boto3 does so after InternalError.
         """
         self._set(fail={"action": action, "code": code, "times": times})
 
-    def add_subnet(self, cidr: str) -> str:
-        """Make one more subnet in the VPC; its id."""
-        return str(self.client.create_subnet(VpcId=self.vpc_id, CidrBlock=cidr)["Subnet"]["SubnetId"])
+    def add_subnet(self, cidr: str, zone: str = "a") -> str:
+        """Make one more subnet in the VPC, in a zone of the Region; its id."""
+        made = self.client.create_subnet(VpcId=self.vpc_id, CidrBlock=cidr, AvailabilityZone=f"{self.region}{zone}")
+        return str(made["Subnet"]["SubnetId"])
+
+    def mark(self, resource_id: str, **values: object) -> None:
+        """From now on EC2 shows these values of a resource, and acts by them: see `marks`. It shows at once."""
+        self._set(mark={"id": resource_id, "values": values})
+
+    def reserve(self, cidr: str, kind: Literal["explicit", "prefix"] = "explicit", subnet: str | None = None) -> str:
+        """Make a subnet CIDR reservation; its id."""
+        wanted = {"SubnetId": subnet or self.subnet_id, "ReservationType": kind, "Cidr": cidr}
+        return str(
+            self.client.create_subnet_cidr_reservation(**wanted)["SubnetCidrReservation"]["SubnetCidrReservationId"]
+        )
+
+    def add_interface(self, private_ip: str | None = None, *, subnet: str | None = None, **marks: object) -> str:
+        """Make an interface that is not attached, of a service or of another account as marks say; its id."""
+        wanted = {"subnet": subnet or self.subnet_id, "private_ip": private_ip, "marks": marks}
+        (made,) = self._ask("POST", "populate", {"interface": wanted})
+        return str(made["eni_id"])
+
+    def attach(self, eni_id: str, instance_id: str, device: int = 1, card: int = 0) -> None:
+        """Attach an interface to an instance, at a device index of a network card."""
+        self.client.attach_network_interface(
+            NetworkInterfaceId=eni_id, InstanceId=instance_id, DeviceIndex=device, NetworkCardIndex=card
+        )
 
     def add_instance(
         self,

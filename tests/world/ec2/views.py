@@ -13,7 +13,10 @@ from moto.ec2.models.elastic_ip_addresses import ElasticAddress
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance
 
+from .marks import elsewhere, marked, shown
+
 Item = dict[str, Any]
+_CARD = 1000
 
 
 class View(NamedTuple):
@@ -27,6 +30,22 @@ class View(NamedTuple):
 def addresses_of(eni: NetworkInterface) -> list[str]:
     """All private addresses of an interface, the primary one first."""
     return [str(item["PrivateIpAddress"]) for item in eni.private_ip_addresses]
+
+
+def prefixes_of(eni: NetworkInterface) -> list[str]:
+    """The IPv4 prefixes of an interface."""
+    return list(getattr(eni, "lab_prefixes", []))
+
+
+def place_of(eni: NetworkInterface) -> tuple[int, int]:
+    """The network card and the device index of an attached interface. See `slot`."""
+    card, device = divmod(int(eni.device_index or 0), _CARD)
+    return card, device
+
+
+def slot(card: int, device: int) -> int:
+    """The number under which moto, which knows no network cards, keeps an interface of an instance."""
+    return card * _CARD + device
 
 
 def private_ip_of(eip: ElasticAddress) -> str | None:
@@ -89,22 +108,26 @@ def _interface(
         "PrivateIpAddress": eni.private_ip_address,
         "PrivateDnsName": _dns(eni.private_ip_address, "ip"),
         "PrivateIpAddresses": private,
+        "Ipv4Prefixes": [{"Ipv4Prefix": prefix} for prefix in prefixes_of(eni)],
         "Ipv6Addresses": [],
         "TagSet": tags_of(backend, eni.id),
         **_association(eni, eni.private_ip_address, elastic),
     }
+    if marked(eni.id, "Ipv6Native"):
+        item |= {"PrivateIpAddress": None, "PrivateIpAddresses": [], "Ipv6Addresses": [{"Ipv6Address": "2001:db8::1"}]}
     if eni.instance:
+        card, device = place_of(eni)
         item["Attachment"] = {
             "AttachmentId": eni.attachment_id,
             "AttachTime": eni.attach_time,
             "DeleteOnTermination": bool(eni.delete_on_termination),
-            "DeviceIndex": eni.device_index,
-            "NetworkCardIndex": 0,
+            "DeviceIndex": device,
+            "NetworkCardIndex": card,
             "InstanceId": eni.instance.id,
             "InstanceOwnerId": eni.owner_id,
             "Status": "attached",
         }
-    return item
+    return shown(eni.id, item)
 
 
 def _address(backend: EC2Backend, eip: ElasticAddress) -> Item:
@@ -125,7 +148,7 @@ def _address(backend: EC2Backend, eip: ElasticAddress) -> Item:
         }
         if eip.eni.instance:
             item["InstanceId"] = eip.eni.instance.id
-    return item
+    return shown(eip.allocation_id, item)
 
 
 def _instance(backend: EC2Backend, instance: Instance, interfaces: list[Item]) -> Item:
@@ -147,7 +170,7 @@ def _instance(backend: EC2Backend, instance: Instance, interfaces: list[Item]) -
         "NetworkInterfaces": interfaces,
         "Tags": tags_of(backend, instance.id),
     }
-    primary = next((one for one in interfaces if one["Attachment"]["DeviceIndex"] == 0), None)
+    primary = next((one for one in interfaces if _place(one) == (0, 0)), None)
     if primary is not None:
         item |= {name: primary[name] for name in ("SubnetId", "VpcId", "PrivateIpAddress", "PrivateDnsName")}
         item |= {"SecurityGroups": primary["Groups"], "SourceDestCheck": primary["SourceDestCheck"]}
@@ -157,10 +180,14 @@ def _instance(backend: EC2Backend, instance: Instance, interfaces: list[Item]) -
     return item
 
 
+def _place(interface: Item) -> tuple[int, int]:
+    return int(interface["Attachment"]["NetworkCardIndex"]), int(interface["Attachment"]["DeviceIndex"])
+
+
 def build(backend: EC2Backend) -> View:
-    """The view of the state as it is."""
+    """The view of the state as it is. The interfaces of an instance are in no promised order: here the first is last."""
     elastic = {(eip.eni.id, private_ip_of(eip)): eip for eip in backend.addresses if eip.eni is not None}
-    interfaces = [_interface(backend, eni, elastic) for eni in backend.enis.values()]
+    interfaces = [_interface(backend, eni, elastic) for eni in backend.enis.values() if not elsewhere(eni.id)]
     attached: dict[str, list[Item]] = {}
     for item in interfaces:
         if "Attachment" in item:
@@ -174,7 +201,7 @@ def build(backend: EC2Backend) -> View:
                 _instance(
                     backend,
                     instance,
-                    sorted(attached.get(instance.id, []), key=lambda one: int(one["Attachment"]["DeviceIndex"])),
+                    sorted(attached.get(instance.id, []), key=_place, reverse=True),
                 )
             ],
         }
