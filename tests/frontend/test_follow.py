@@ -130,8 +130,8 @@ def test_a_vm_that_does_not_run_on_its_host_keeps_its_addresses_where_they_are(
     site.settled()
 
 
-@pytest.mark.parametrize("lcm_state", [16, 25])
-def test_a_vm_that_is_unknown_or_gets_a_nic_is_on_its_host(site: Site, lcm_state: int) -> None:
+@pytest.mark.parametrize("lcm_state", [5, 12, 16, 25, 57, 62, 66, 69])
+def test_a_vm_that_is_unknown_saved_ended_or_worked_upon_is_on_its_host(site: Site, lcm_state: int) -> None:
     vm_id = site.run("h1", 0, 1)
     site.cloud.oned.set_vm_state(vm_id, 3, lcm_state)
     assert site.follow(vm_id)

@@ -21,6 +21,9 @@ from vnm_aws.errors import AwsOvsError
 from .cloud import Cloud
 from .following import ASSIGN, ASSOCIATE, Site, settle
 
+MIGRATE, BACKUP = 4, 69
+"""LCM states."""
+
 
 @pytest.fixture
 def site(cloud: Cloud) -> Site:
@@ -109,6 +112,26 @@ def test_of_vms_that_race_for_one_elastic_ip_exactly_one_has_it(site: Site, priv
     site.cloud.oned.set_vm_state(winner, 8)
     site.reconcile()
     site.is_right(loser, vms[loser])
+
+
+@pytest.mark.parametrize("lcm_state", [BACKUP, MIGRATE])
+def test_a_vm_that_is_backed_up_or_migrates_keeps_its_address_against_another(site: Site, lcm_state: int) -> None:
+    address = site.address(0)
+    first = site.run("h1", 0)
+    site.follow(first)
+    second = site.run("h2", 0, pool=site.twin(address))
+    if lcm_state == MIGRATE:
+        site.move(first, "h2")
+    site.cloud.oned.set_vm_state(first, 3, lcm_state)
+    (problem,) = site.reconcile().problems
+    assert f"{address.private_ip} is in use by VM {first}" in problem.text
+    assert address.private_ip in site.at("h1")
+    with pytest.raises(AwsOvsError, match=f"in use by VM {first}"):
+        site.follow(second)
+    if lcm_state == MIGRATE:
+        site.cloud.oned.set_vm_state(first, 3, 3)
+        site.follow(first)
+        site.is_right(first, "h2")
 
 
 # VMs that do not stay

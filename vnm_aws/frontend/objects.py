@@ -18,6 +18,7 @@ from ..errors import AwsOvsError
 from ..names import ALLOCATION_ID, ENI_ID, EXTERNAL_IP, INSTANCE_STATE, PRIVATE_IP, TERMINATED
 from ..rules import lets_everything_in
 from ..vm import DRIVER
+from .vm_states import ACTIVE, MIGRATING, ON_HOST
 
 STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 3, 4, 8
 """States of a host; the other ones say that monitoring is under way."""
@@ -25,11 +26,6 @@ STATE_INIT, STATE_MONITORED, STATE_ERROR, STATE_DISABLED, STATE_OFFLINE = 0, 2, 
 NETWORK_READY, NETWORK_LOCK_CREATE, NETWORK_ERROR, NETWORK_UPDATE_FAILURE = 1, 2, 5, 6
 NETWORK_USABLE = (NETWORK_READY, NETWORK_UPDATE_FAILURE)
 """A network on which the update of some VM failed serves all others as before."""
-
-_ACTIVE = "3"
-_ON_HOST = {"3", "16", "17", "24", "25", "26"}
-"""LCM states in which a VM stays on its host: running, unknown, and attachments and snapshots of a running one. In MIGRATE
-the last history record already names the destination, where the VM is not yet."""
 
 SIZE_LIMIT = 16 * 1024 * 1024
 """Bytes of a document on stdin, of which a program reads no more than one besides."""
@@ -138,7 +134,7 @@ class OpenNic(NamedTuple):
 
 
 class AwsVm(NamedTuple):
-    """A VM and its addresses in AWS. `on_host`: it is on the host now, and stays."""
+    """A VM and its addresses in AWS. `on_host`: it is on the host now; `migrating`: it is on its way there."""
 
     vm_id: int
     name: str
@@ -148,6 +144,7 @@ class AwsVm(NamedTuple):
     addresses: tuple[Address, ...]
     user_template: dict[str, str]
     open_nics: tuple[OpenNic, ...] = ()
+    migrating: bool = False
 
 
 class Group(NamedTuple):
@@ -254,15 +251,17 @@ def read_vm(element: etree._Element) -> AwsVm:
         for nic in element.iterfind(f"TEMPLATE/{kind}")
         if _has_address(nic)
     ]
+    life = _number(element, "LCM_STATE") if _number(element, "STATE") == ACTIVE else -1
     return AwsVm(
         _number(element, "ID"),
         _text(element, "NAME"),
-        _text(element, "STATE") == _ACTIVE and _text(element, "LCM_STATE") in _ON_HOST,
+        life in ON_HOST,
         -1 if last is None else _number(last, "HID"),
         "" if last is None else _text(last, "HOSTNAME"),
         tuple(addresses),
         _plain(element.find("USER_TEMPLATE")),
         tuple(_open_nics(element)) if addresses else (),
+        life in MIGRATING,
     )
 
 

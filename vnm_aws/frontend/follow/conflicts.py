@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from ...errors import AwsOvsError
-from ...names import ALLOCATION_ID, PRIVATE_IP
+from ...names import ALLOCATION_ID, EIP_HOST, PRIVATE_IP
 from ..objects import AddressRange, AwsVm
 from ..oned import NotFoundError
 from ..world import World
@@ -21,12 +21,14 @@ def conflicts(world: World, vms: Iterable[AwsVm]) -> dict[int, AwsOvsError]:
 
     An address is on one ENI only. The host that has it keeps it as long as a VM there claims it; else the oldest VM's host
     gets it. VMs that share an address by ports must be on one host. Likewise an Elastic IP leads to one private address.
+    A VM that is migrating is where its addresses were brought last.
     """
     hosts: dict[str, list[tuple[AwsVm, int]]] = defaultdict(list)
     private: dict[str, list[tuple[AwsVm, str]]] = defaultdict(list)
     for vm in sorted(vms, key=lambda vm: vm.vm_id):
-        for address in vm.addresses if vm.on_host else ():
-            hosts[address.private_ip].append((vm, vm.host_id))
+        host_id = _place(vm)
+        for address in vm.addresses if host_id >= 0 else ():
+            hosts[address.private_ip].append((vm, host_id))
             if address.allocation_id:
                 private[address.allocation_id].append((vm, address.private_ip))
     losers: dict[int, AwsOvsError] = {}
@@ -44,6 +46,14 @@ def conflicts(world: World, vms: Iterable[AwsVm]) -> dict[int, AwsOvsError]:
             what = f"Elastic IP {name} is in use by VM {winner.vm_id} with another AWS_PRIVATE_IP"
             losers[vm.vm_id] = AwsOvsError(what, "detach it from one of the two")
     return losers
+
+
+def _place(vm: AwsVm) -> int:
+    """Find the host where the addresses of a VM belong now; -1 when it needs none."""
+    if vm.on_host:
+        return vm.host_id
+    last = vm.user_template.get(EIP_HOST, "") if vm.migrating else ""
+    return int(last) if last.isdecimal() and len(last) < 10 else -1
 
 
 def _contested(claims: list[tuple[AwsVm, _T]], present: _T) -> list[tuple[AwsVm, AwsVm]]:

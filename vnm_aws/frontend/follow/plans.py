@@ -20,7 +20,7 @@ def plan(world: World) -> Plan:
     """Plan the changes that bring the addresses of all VMs to their hosts, host by host."""
     result = Plan()
     running = [vm for vm in world.vms if vm.on_host]
-    losers = conflicts(world, running)
+    losers = conflicts(world, world.vms)
     hosts = {host.host_id: host for host in world.hosts}
     by_host: dict[int, list[AwsVm]] = defaultdict(list)
     for vm in running:
