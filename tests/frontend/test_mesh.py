@@ -284,7 +284,9 @@ def test_without_ssh_every_host_is_named(
 # What keeps the list from being sent
 
 
-def test_two_hosts_with_one_endpoint_are_reported_and_nothing_is_sent(cloud: Cloud, three: list[int]) -> None:
+def test_of_two_hosts_with_one_endpoint_which_are_reported_the_first_stays_and_the_others_need_no_call(
+    cloud: Cloud, three: list[int]
+) -> None:
     called(cloud)
     add_host(cloud, 4, VXLAN_TEP="10.0.0.2")
     before = cloud.ssh_calls()
@@ -294,14 +296,16 @@ def test_two_hosts_with_one_endpoint_are_reported_and_nothing_is_sent(cloud: Clo
 
 
 @pytest.mark.parametrize("vtep", ["10.0.0.256", "fd00::1", "h4", "10.0.0.4/24", "0.0.0.0"])
-def test_an_endpoint_that_no_host_would_accept_is_reported_and_nothing_is_sent(
+def test_an_endpoint_that_no_host_would_accept_is_reported_and_the_other_hosts_are_told(
     cloud: Cloud, three: list[int], vtep: str
 ) -> None:
     add_host(cloud, 4, VXLAN_TEP=vtep)
     (problem,) = sync(cloud).problems
     assert problem.target == "host h4"
     assert vtep in problem.text
-    assert cloud.ssh_calls() == []
+    assert f"onehost update {cloud.host('h4').host_id}" in problem.remedy
+    assert sorted(cloud.ssh_calls()) == ["h1", "h2", "h3"]
+    assert "h4" not in cloud.told("h1")
 
 
 # Which addresses are whose

@@ -145,6 +145,10 @@ class Ec2:
         """Read the Elastic IPs of the Region by allocation id: all, or those of certain ids as far as there are any."""
         return self._elastic_ips([[]] if allocation_ids is None else _by_value("allocation-id", allocation_ids))
 
+    def elastic_ips_named(self, public_ips: Collection[str]) -> dict[str, ElasticIp]:
+        """Read the Elastic IPs with these public addresses as far as there are any, by allocation id."""
+        return self._elastic_ips(_by_value("public-ip", public_ips))
+
     def elastic_ips_at(self, private_ip: str) -> dict[str, ElasticIp]:
         """Read the Elastic IPs that lead to a private address, by allocation id."""
         return self._elastic_ips(_by_value("private-ip-address", [private_ip]))

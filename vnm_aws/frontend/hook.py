@@ -60,7 +60,7 @@ def _run(work: _Work) -> list[str]:
 
 def _vm_running(root: etree._Element) -> _Work | None:
     vm = objects.read_vm(root)
-    if not vm.addresses:
+    if not vm.addresses and not vm.told:
         return None
 
     def work(world: World, outcome: Outcome) -> None:

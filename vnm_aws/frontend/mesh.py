@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from .. import files, lock
-from ..addresses import ipv4
 from ..errors import AwsOvsError
 from ..names import MESH, VTEP
-from ..overlay.tunnels import Peer, PeerList, digest
+from ..overlay.tunnels import PeerList, digest
 from . import peer_list
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
@@ -46,9 +45,7 @@ def plan(world: World, everybody: bool = False) -> Plan:
     """Plan the change that tells the hosts their peers; with `everybody` also those that know them already."""
     result = Plan()
     wanted, result.incomplete = peer_list.present(world)
-    _check(result, wanted.peers)
-    if result.problems:  # no host would accept the list
-        return result
+    result.problems += peer_list.refusals(world)
     behind = [
         host for host, _, told in members(world, wanted) if (everybody or not told) and host.state != STATE_OFFLINE
     ]
@@ -57,20 +54,6 @@ def plan(world: World, everybody: bool = False) -> Plan:
         target = f"{len(behind)} of {len(wanted.peers)} hosts ({named})"
         result.change(target, f"send the list of {len(wanted.peers)} peers", send, world, wanted, behind)
     return result
-
-
-def _check(result: Plan, peers: list[Peer]) -> None:
-    by_vtep: dict[str, list[str]] = {}
-    for peer in peers:
-        by_vtep.setdefault(peer.vtep, []).append(peer.name)
-        try:
-            ipv4(peer.vtep, VTEP)
-        except AwsOvsError as error:
-            result.error(f"host {peer.name}", error)
-    for vtep, names in by_vtep.items():
-        if len(names) > 1:
-            what = f"have the same VXLAN endpoint {vtep}"
-            result.problem(f"hosts {' '.join(names)}", what, "delete the host that is no more")
 
 
 def send(world: World, wanted: PeerList, hosts: list[Host]) -> None:

@@ -12,10 +12,19 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from ..addresses import ip_to_int
+from ..addresses import ip_to_int, is_ipv4
 from ..document import texts
 from ..errors import AwsOvsError
-from ..names import ALLOCATION_ID, ENI_ID, EXTERNAL_IP, INSTANCE_STATE, PRIVATE_IP, TERMINATED
+from ..names import (
+    ALLOCATION_ID,
+    EIP_HOST,
+    EIP_STATUS,
+    ENI_ID,
+    EXTERNAL_IP,
+    INSTANCE_STATE,
+    PRIVATE_IP,
+    TERMINATED,
+)
 from ..rules import lets_everything_in
 from ..vm import DRIVER
 from .vm_states import ACTIVE, MIGRATING, ON_HOST
@@ -89,19 +98,25 @@ class Network(NamedTuple):
         """List the first and last address of each range, as numbers; ranges without IPv4 addresses have none."""
         sizes = [(item.ip, item.size) for item in self.ranges]
         for values in self.asked:
-            size = values.get("SIZE", "") if values.get("IP") else ""  # else nobody has checked it
-            sizes.append((values.get("IP", ""), int(size) if size.isdecimal() else 1))
-        return [(ip_to_int(ip), ip_to_int(ip) + size - 1) for ip, size in sizes if ip]
+            sizes.append((values.get("IP", ""), _whole(values.get("SIZE", ""), 1)))
+        return [(ip_to_int(ip), ip_to_int(ip) + size - 1) for ip, size in sizes if is_ipv4(ip)]
 
     def values_of_ranges(self, attribute: str) -> list[str]:
         """List the values that an attribute has in the ranges."""
         ranges = [*(item.attributes for item in self.ranges), *self.asked]
         return [values[attribute] for values in ranges if values.get(attribute)]
 
-    def gives(self) -> list[tuple[str, str]]:
-        """List AWS_PRIVATE_IP and AWS_ALLOCATION_ID that its ranges give to NICs; what a range lacks is the network's."""
+    def gives(self) -> list[tuple[str, tuple[str, str]]]:
+        """List AWS_PRIVATE_IP, and AWS_ALLOCATION_ID and EXTERNAL_IP, that its ranges give to NICs.
+
+        What a range lacks is the network's.
+        """
         each = [{**self.template, **item.attributes} for item in self.ranges]
-        return [(values[PRIVATE_IP], values.get(ALLOCATION_ID, "")) for values in each if values.get(PRIVATE_IP)]
+        return [
+            (values[PRIVATE_IP], (values.get(ALLOCATION_ID, ""), values.get(EXTERNAL_IP, "")))
+            for values in each
+            if values.get(PRIVATE_IP)
+        ]
 
     @property
     def ours(self) -> bool:
@@ -110,12 +125,22 @@ class Network(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An address of a NIC or alias that AWS knows, and the network that it says it is from."""
+    """An address of a NIC or alias that AWS knows, and the network and range that it says it is from.
+
+    `dead_end` says of an alias why nothing would come back from the guest; it is empty when all is right.
+    """
 
     private_ip: str
     external_ip: str
     allocation_id: str
     network_id: int
+    ar_id: int = -1
+    dead_end: str = ""
+
+    @property
+    def elastic_ip(self) -> str:
+        """Name its Elastic IP: by the allocation, or for want of one by the public address; empty when it has none."""
+        return self.allocation_id or self.external_ip
 
 
 class OpenNic(NamedTuple):
@@ -145,6 +170,11 @@ class AwsVm(NamedTuple):
     user_template: dict[str, str]
     open_nics: tuple[OpenNic, ...] = ()
     migrating: bool = False
+
+    @property
+    def told(self) -> bool:
+        """Say whether it has been told what became of addresses."""
+        return any(self.user_template.get(key) for key in (EIP_STATUS, EIP_HOST))
 
 
 class Group(NamedTuple):
@@ -180,15 +210,20 @@ def _text(element: etree._Element, path: str) -> str:
     return element.findtext(path) or ""
 
 
-def _number(element: etree._Element, path: str, default: int = -1) -> int:
+def _whole(text: str, default: int = -1) -> int:
+    """Read a number that fits into 64 bits; for any other text, return the default."""
     try:
-        return int(_text(element, path))
+        return int(text) if len(text) < 19 else default
     except ValueError:
         return default
 
 
+def _number(element: etree._Element, path: str, default: int = -1) -> int:
+    return _whole(_text(element, path), default)
+
+
 def _ids(element: etree._Element, path: str) -> tuple[int, ...]:
-    return tuple(int(item.text or "-1") for item in element.iterfind(path))
+    return tuple(_whole(item.text or "") for item in element.iterfind(path))
 
 
 def read_host(element: etree._Element) -> Host:
@@ -246,7 +281,14 @@ def read_vm(element: etree._Element) -> AwsVm:
     """Read a VM element."""
     last = element.find("HISTORY_RECORDS/HISTORY[last()]")
     addresses = [
-        Address(_text(nic, PRIVATE_IP), _text(nic, EXTERNAL_IP), _text(nic, ALLOCATION_ID), _number(nic, "NETWORK_ID"))
+        Address(
+            _text(nic, PRIVATE_IP),
+            _text(nic, EXTERNAL_IP),
+            _text(nic, ALLOCATION_ID),
+            _number(nic, "NETWORK_ID"),
+            _number(nic, "AR_ID"),
+            _dead_end(element, nic),
+        )
         for kind in ("NIC", "NIC_ALIAS")
         for nic in element.iterfind(f"TEMPLATE/{kind}")
         if _has_address(nic)
@@ -265,6 +307,23 @@ def read_vm(element: etree._Element) -> AwsVm:
     )
 
 
+def _dead_end(vm: etree._Element, nic: etree._Element) -> str:
+    """Say why an alias of kind EXTERNAL is of no use: its address leads to that of the parent, which knows no way out."""
+    if nic.tag != "NIC_ALIAS" or _text(nic, "EXTERNAL").upper() != "YES":
+        return ""
+    number = _text(nic, "PARENT_ID")
+    parents = [other for other in vm.iterfind("TEMPLATE/NIC") if _text(other, "NIC_ID") == number]
+    aliases = [
+        other
+        for other in vm.iterfind("TEMPLATE/NIC_ALIAS")
+        if _text(other, "PARENT_ID") == number and _text(other, "EXTERNAL").upper() != "YES"
+    ]
+    if not parents or any(_text(other, "GATEWAY") for other in (*parents, *aliases)):
+        return ""
+    network = _text(parents[0], "NETWORK_ID")
+    return f"is of an EXTERNAL alias of NIC {number}, whose network {network} has no GATEWAY, so nothing leaves there"
+
+
 def _open_nics(vm: etree._Element) -> Iterator[OpenNic]:
     """Find the open NICs of a VM. Groups of an alias do not count: those of its parent hold for all addresses."""
     reached = {_text(alias, "PARENT_ID") for alias in vm.iterfind("TEMPLATE/NIC_ALIAS") if _has_address(alias)}
@@ -275,7 +334,8 @@ def _open_nics(vm: etree._Element) -> Iterator[OpenNic]:
     }
     for nic in vm.iterfind("TEMPLATE/NIC"):
         if _text(nic, "VN_MAD") == DRIVER and (_has_address(nic) or _text(nic, "NIC_ID") in reached):
-            groups = [int(group) for group in _text(nic, "SECURITY_GROUPS").split(",") if group.isdecimal()]
+            named = map(_whole, _text(nic, "SECURITY_GROUPS").split(","))
+            groups = [group for group in named if group >= 0]
             by = tuple((group, letting_in[group]) for group in groups if group in letting_in)
             if by or not groups:
                 others = tuple(group for group in groups if group not in letting_in)

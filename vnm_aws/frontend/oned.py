@@ -35,6 +35,10 @@ class NotFoundError(AwsOvsError):
     """oned does not have the object (any more)."""
 
 
+class UnreadableError(AwsOvsError):
+    """What oned sends is not XML: it has kept a character that XML does not know, or it is no oned."""
+
+
 def template(values: Mapping[str, str], separator: str = "\n") -> str:
     """Write attributes in OpenNebula's template syntax."""
     return separator.join(f'{key}="{_escaped(value)}"' for key, value in values.items())
@@ -102,7 +106,10 @@ class Oned:
             raise AwsOvsError(what, "run this as oneadmin") from None
         except pyone.OneException as error:
             raise AwsOvsError(f"oned refused: {_sentence(error)}", "see /var/log/one/oned.log") from None
-        except (requests.RequestException, OSError, xmlrpc.client.Error, ExpatError, etree.XMLSyntaxError) as error:
+        except (ExpatError, etree.XMLSyntaxError) as error:
+            what = f"oned at {self.endpoint} does not answer {method} with XML ({_sentence(error)})"
+            raise UnreadableError(what, "is ONE_XMLRPC the address of oned? It ends with /RPC2") from None
+        except (requests.RequestException, OSError, xmlrpc.client.Error) as error:
             what = f"oned at {self.endpoint} does not answer ({type(error).__name__})"
             raise AwsOvsError(what, "is opennebula.service running?") from None
 

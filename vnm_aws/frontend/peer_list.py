@@ -15,16 +15,41 @@ from ..overlay.grants import grant
 from ..overlay.tunnels import Peer, PeerList
 from ..reach import dns_servers, vpc_access
 from .objects import Host
+from .plan import Problem
 from .world import World
 
 
 def hosts(world: World) -> list[Host]:
     """List the hosts of the mesh: those of the served clusters that have a VXLAN endpoint and whose instance lives."""
-    return [
-        host
-        for host in sorted(world.hosts, key=lambda host: host.host_id)
-        if host.cluster_id in world.served and host.template.get(VTEP) and not host.terminated
-    ]
+    members, _ = _sorted_out(world)
+    return members
+
+
+def refusals(world: World) -> list[Problem]:
+    """Say which hosts would be of the mesh, but for their endpoints."""
+    _, problems = _sorted_out(world)
+    return problems
+
+
+def _sorted_out(world: World) -> tuple[list[Host], list[Problem]]:
+    """Part the hosts of the mesh from those with an endpoint that no host would accept, or that is another's already."""
+    members: dict[str, list[Host]] = {}
+    problems = []
+    for host in sorted(world.hosts, key=lambda host: host.host_id):
+        vtep = host.template.get(VTEP, "")
+        if host.cluster_id not in world.served or not vtep or host.terminated:
+            continue
+        try:
+            members.setdefault(ipv4(vtep, VTEP), []).append(host)
+        except AwsOvsError as error:
+            remedy = f"correct it with 'onehost update {host.host_id}'; meanwhile the host is not in the mesh"
+            problems.append(Problem(f"host {host.name}", error.what, remedy))
+    for vtep, same in members.items():
+        if len(same) > 1:
+            names = " ".join(host.name for host in same)
+            what = f"have the same VXLAN endpoint {vtep}"
+            problems.append(Problem(f"hosts {names}", what, "delete the host that is no more"))
+    return [same[0] for same in members.values()], problems
 
 
 def _peers(world: World) -> list[Peer]:

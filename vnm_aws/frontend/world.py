@@ -11,12 +11,12 @@ from functools import cached_property
 
 from ..config import Config
 from ..errors import AwsOvsError
-from ..names import INSTANCE_TYPE, PRIVATE_IP
+from ..names import INSTANCE_TYPE
 from . import settings as settings_file
 from .ec2 import Ec2
 from .ec2_objects import ElasticIp, Instance, Interface, Subnet
-from .objects import AwsVm, Host, Network
-from .oned import Oned
+from .objects import AddressRange, AwsVm, Host, Network
+from .oned import NotFoundError, Oned, UnreadableError
 from .settings import Settings
 from .user import become_owner
 
@@ -28,22 +28,22 @@ class Part(Enum):
 
     HOSTS = ("hosts", "host_of_eni", "limits")
     NETWORKS = ("networks", "given", "_with_leases")
-    VMS = ("vms",)
+    VMS = ("vms", "unread")
     ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
 
 
 Given = tuple[int, str, str]
-"""A network's ID, and AWS_PRIVATE_IP and AWS_ALLOCATION_ID that a NIC may have by it."""
+"""A network's ID, and AWS_PRIVATE_IP and what names the Elastic IP (see `Address.elastic_ip`) that a NIC may have by it."""
 
 
 def given(networks: Iterable[Network]) -> set[Given]:
-    """Find what networks of the driver give to NICs; one without the allocation has no Elastic IP moved."""
+    """Find what networks of the driver give to NICs; one that names no Elastic IP has none moved."""
     return {
         (network.network_id, private_ip, each)
         for network in networks
         if network.ours
-        for private_ip, allocation_id in network.gives()
-        for each in ("", allocation_id)
+        for private_ip, elastic_ip in network.gives()
+        for each in ("", *elastic_ip)
     }
 
 
@@ -103,24 +103,53 @@ class World:
             self._with_leases[network_id] = self.oned.network(network_id)
         return self._with_leases[network_id]
 
+    def ranges(self, network: Network) -> Sequence[AddressRange]:
+        """Read the address ranges of a network with their leases; a network that is gone meanwhile has none."""
+        try:
+            return self.with_leases(network.network_id).ranges
+        except NotFoundError:
+            return ()
+
+    @property
+    def in_aws(self) -> list[Network]:
+        """List the networks of the driver that give addresses in AWS."""
+        return [network for network in self.networks if network.ours and network.gives()]
+
     @cached_property
     def vms(self) -> list[AwsVm]:
-        """Read the VMs on hosts that have addresses in AWS.
+        """Read the active VMs that have addresses in AWS, or have been told of such and have none any more.
 
         A VM has them from a network whose ranges have them, and a lease there. oned gives pages of VMs, of which only those
-        are asked for that have such a VM; IDs from the hosts make the pages, so that VMs that come and go shift none.
+        are asked for that have such a VM or one of a host that the driver serves; IDs from the hosts make the pages, so that
+        VMs that come and go shift none.
         """
-        leased = {
-            vm_id
-            for network in self.networks
-            if network.ours and network.values_of_ranges(PRIVATE_IP)
-            for address_range in self.with_leases(network.network_id).ranges
-            for vm_id in address_range.leases
-        }
+        networks = self.in_aws
+        leased = {vm_id for network in networks for item in self.ranges(network) for vm_id in item.leases}
+        served = {vm_id for host in self.hosts if host.cluster_id in self.served for vm_id in host.vms if networks}
         on_hosts = sorted(vm_id for host in self.hosts for vm_id in host.vms)
         pages = [on_hosts[start : start + _PAGE] for start in range(0, len(on_hosts), _PAGE)]
-        vms = (vm for page in pages if leased & set(page) for vm in self.oned.vms(page[0], page[-1]))
-        return [vm for vm in vms if vm.addresses]
+        self.unread: dict[int, AwsOvsError] = {}
+        vms = (vm for page in pages if (leased | served) & set(page) for vm in self._page(page, leased))
+        return [vm for vm in vms if vm.addresses or vm.told]
+
+    def _page(self, page: Sequence[int], leased: Collection[int]) -> Iterable[AwsVm]:
+        """Read VMs; when one of them keeps the page from being read, those with a lease one by one."""
+        try:
+            return list(self.oned.vms(page[0], page[-1]))
+        except UnreadableError:
+            return [vm for vm_id in page if vm_id in leased for vm in self._alone(vm_id)]
+
+    def _alone(self, vm_id: int) -> Iterable[AwsVm]:
+        """Read a VM; nothing when it is gone, or cannot be read, which is noted in `unread`."""
+        try:
+            return [self.oned.vm(vm_id)]
+        except NotFoundError:
+            return []
+        except UnreadableError:
+            what = "has a character in its attributes that XML does not know, so oned's answer cannot be read"
+            remedy = f"find it with 'onevm show {vm_id} --xml', and correct it with 'onevm update {vm_id}'"
+            self.unread[vm_id] = AwsOvsError(what, remedy)
+            return []
 
     @cached_property
     def instances(self) -> dict[str, Instance]:

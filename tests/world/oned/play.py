@@ -121,6 +121,12 @@ class Play(Control):
         with self._lock:
             self._state.vms[vm_id].change(edit)
 
+    def spoil_vm(self, vm_id: int) -> None:
+        """Let a VM's document have a character that XML does not know, as it was seen of oned with what users write."""
+        with self._lock:
+            vm = self._state.vms[vm_id]
+            vm.document = vm.document.replace("</NAME>", "\x0b</NAME>", 1)
+
     def remove_vm(self, vm_id: int) -> None:
         """Forget a VM, as oned does only when its database is purged."""
         self.forget("VM", vm_id)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
+from ...addresses import is_ipv4
 from ...errors import AwsOvsError
 from ..ec2_errors import Ec2Error
 from ..ec2_objects import ElasticIp, Interface, Subnet
@@ -74,7 +75,9 @@ class Nearby(World):
     @cached_property
     def elastic_ips(self) -> Mapping[str, ElasticIp]:
         """Read the Elastic IPs of the VM, by allocation id."""
-        return self.ec2.elastic_ips({address.allocation_id for address in self._vm.addresses} - {""})
+        allocations = {address.allocation_id for address in self._vm.addresses} - {""}
+        named = {address.external_ip for address in self._vm.addresses if not address.allocation_id}
+        return self.ec2.elastic_ips(allocations) | self.ec2.elastic_ips_named(set(filter(is_ipv4, named)))
 
     @cached_property
     def subnets(self) -> Mapping[str, Subnet]:

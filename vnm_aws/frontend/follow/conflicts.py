@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from ...errors import AwsOvsError
-from ...names import ALLOCATION_ID, EIP_HOST, PRIVATE_IP
+from ...names import ALLOCATION_ID, EIP_HOST, EXTERNAL_IP, PRIVATE_IP
 from ..objects import AddressRange, AwsVm
 from ..oned import NotFoundError
 from ..world import World
+from .decide import find
 
 _T = TypeVar("_T")
 
@@ -29,8 +30,9 @@ def conflicts(world: World, vms: Iterable[AwsVm]) -> dict[int, AwsOvsError]:
         host_id = _place(vm)
         for address in vm.addresses if host_id >= 0 else ():
             hosts[address.private_ip].append((vm, host_id))
-            if address.allocation_id:
-                private[address.allocation_id].append((vm, address.private_ip))
+            if address.elastic_ip:
+                eip = find(address, world.elastic_ips)
+                private[eip.allocation_id if eip else address.elastic_ip].append((vm, address.private_ip))
     losers: dict[int, AwsOvsError] = {}
     for private_ip, claims in hosts.items():
         eni = world.eni_of_address.get(private_ip)
@@ -64,14 +66,13 @@ def _contested(claims: list[tuple[AwsVm, _T]], present: _T) -> list[tuple[AwsVm,
 
 def rivals(world: World, vm: AwsVm) -> list[AwsVm]:
     """Find the other VMs that hold a lease of an address or Elastic IP of the VM."""
-    wanted = {value for address in vm.addresses for value in (address.private_ip, address.allocation_id) if value}
+    wanted = {value for item in vm.addresses for value in (item.private_ip, item.allocation_id, item.external_ip)} - {
+        ""
+    }
     others: set[int] = set()
     for network in world.networks:
         if any(_names(item, wanted) for item in network.ranges):
-            with contextlib.suppress(NotFoundError):
-                for item in world.with_leases(network.network_id).ranges:
-                    if _names(item, wanted):
-                        others.update(item.leases)
+            others.update(vm_id for item in world.ranges(network) if _names(item, wanted) for vm_id in item.leases)
     vms = []
     for other in sorted(others - {vm.vm_id, -1}):
         with contextlib.suppress(NotFoundError):
@@ -81,4 +82,4 @@ def rivals(world: World, vm: AwsVm) -> list[AwsVm]:
 
 def _names(address_range: AddressRange, wanted: set[str]) -> bool:
     values = address_range.attributes
-    return bool(wanted & {values.get(PRIVATE_IP), values.get(ALLOCATION_ID)})
+    return bool(wanted & {values.get(PRIVATE_IP), values.get(ALLOCATION_ID), values.get(EXTERNAL_IP)})

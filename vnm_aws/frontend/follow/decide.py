@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from ...addresses import is_ipv4, shown
 from ...errors import AwsOvsError
-from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, VTEP
+from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, PRIVATE_IP, VTEP
 from ...table import printable
 from ..ec2_objects import ElasticIp, Interface, Subnet
 from ..objects import Address, AwsVm, Host
 from ..world import Given
 
 _PREFIX = "aws_ovs: "
+_DOTTED = re.compile(r"[0-9.]{1,20}\Z")
 
 
 class Seen(NamedTuple):
@@ -72,14 +75,14 @@ class Decision(NamedTuple):
 
 
 class PlacedError(AwsOvsError):
-    """An Elastic IP cannot lead to its private address, but the private addresses are on the host.
+    """An Elastic IP cannot lead to its private address, or one address is of no use, but the private addresses are on the host.
 
     Attributes:
         host: where they are.
     """
 
-    def __init__(self, error: AwsOvsError, host: Host) -> None:
-        super().__init__(error.what, f"{error.remedy}; the private addresses are on {host.name}")
+    def __init__(self, error: AwsOvsError, host: Host, addresses: str = "the private addresses") -> None:
+        super().__init__(error.what, f"{error.remedy}; {addresses} are on {host.name}")
         self.host = host
 
 
@@ -97,7 +100,7 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
             if eni is None:
                 what = f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}"
                 raise AwsOvsError(what, "run 'oneaws host sync'")
-            _check_given(vm, seen)
+            vm, wrong = _sound(vm, eni, seen)
             room = {*eni.addresses} if room is None else room
             absent = missing(vm, host, eni)
             if absent:
@@ -110,6 +113,8 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
                 decision.moves.append(
                     Associate(vm.vm_id, eip.allocation_id, eip.public_ip, address.private_ip, eni.eni_id)
                 )
+            if wrong:
+                raise PlacedError(wrong, host, "its other private addresses") if vm.addresses else wrong
         except AwsOvsError as error:
             decision.refusals[vm.vm_id] = error
         else:
@@ -118,15 +123,42 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
     return decision
 
 
-def _check_given(vm: AwsVm, seen: Seen) -> None:
-    """Refuse addresses that no network of the VM gives.
+def _sound(vm: AwsVm, eni: Interface, seen: Seen) -> tuple[AwsVm, AwsOvsError | None]:
+    """Leave out the addresses that a VM cannot have wherever it runs; the VM, and why it cannot have one of them."""
+    wrong = {address: error for address in vm.addresses if (error := _flaw(address, eni, seen))}
+    kept = tuple(address for address in vm.addresses if address not in wrong)
+    return vm._replace(addresses=kept), next(iter(wrong.values()), None)
+
+
+def _flaw(address: Address, eni: Interface, seen: Seen) -> AwsOvsError | None:
+    """Say why a VM cannot have an address.
 
     oned lets the owner of a network hide attributes within another (`MTU = [ AWS_PRIVATE_IP = … ]`), and NICs get them.
     """
-    for address in vm.addresses:
-        if (address.network_id, address.private_ip, address.allocation_id) not in seen.given:
-            what = f"{address.private_ip} is not what an address range of network {address.network_id} gives now"
-            raise AwsOvsError(what, "detach the NIC, and attach it again to get what the range has")
+    network_id, again = address.network_id, "detach the NIC, and attach it again to get what the range has"
+    private_ip = address.private_ip if _DOTTED.match(address.private_ip) else shown(address.private_ip)
+    if (network_id, address.private_ip, address.elastic_ip) not in seen.given:
+        what = f"{private_ip} is not what an address range of network {network_id} gives now"
+        if (network_id, address.private_ip, "") in seen.given:
+            what = f"{shown(address.elastic_ip)} is not the Elastic IP that network {network_id} gives now"
+        return AwsOvsError(what, again)
+    if address.dead_end:
+        what = f"{private_ip} {address.dead_end}"
+        return AwsOvsError(what, "give that network a GATEWAY and attach the NIC again, or detach the alias")
+    if not is_ipv4(address.private_ip):
+        subnet = seen.subnets.get(eni.subnet_id)
+        what = f"{private_ip} is not in {subnet.cidr if subnet else 'any subnet'}, for it is no IPv4 address"
+        where = f"'onevnet updatear {network_id} {address.ar_id}'" if address.ar_id >= 0 else "the address range"
+        remedy = f"correct {PRIVATE_IP} of network {network_id} with {where}; then {again}"
+        return AwsOvsError(what, remedy)
+    return None
+
+
+def find(address: Address, elastic_ips: Mapping[str, ElasticIp]) -> ElasticIp | None:
+    """Find the Elastic IP of an address: by its allocation, or for want of one by the public address."""
+    if address.allocation_id or not address.external_ip:
+        return elastic_ips.get(address.allocation_id)
+    return next((eip for eip in elastic_ips.values() if eip.public_ip == address.external_ip), None)
 
 
 def eni_of(host: Host) -> str:
@@ -157,12 +189,9 @@ def missing(vm: AwsVm, host: Host, eni: Interface | None) -> list[str]:
 
 def to_associate(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> list[Address]:
     """List the addresses of a VM to which their Elastic IPs do not lead."""
-    addresses = {address.allocation_id: address for address in vm.addresses if address.allocation_id}
-    return [
-        address
-        for key, address in addresses.items()
-        if key not in elastic_ips or elastic_ips[key].private_ip != address.private_ip
-    ]
+    addresses = {address.elastic_ip: address for address in vm.addresses if address.elastic_ip}
+    eips = ((address, find(address, elastic_ips)) for address in addresses.values())
+    return [address for address, eip in eips if eip is None or eip.private_ip != address.private_ip]
 
 
 def _check(host: Host, eni: Interface, room: Collection[str], absent: list[str], seen: Seen) -> None:
@@ -197,9 +226,10 @@ def _associable(address: Address, host: Host, seen: Seen) -> ElasticIp:
     Raises:
         PlacedError: it is, or there is no such Elastic IP.
     """
-    eip = seen.elastic_ips.get(address.allocation_id)
+    eip = find(address, seen.elastic_ips)
     if eip is None:
-        what = f"Elastic IP {address.external_ip} ({address.allocation_id}) is not in this account and Region"
+        named = f" ({address.allocation_id})" if address.allocation_id else ""
+        what = f"Elastic IP {address.external_ip}{named} is not in this account and Region"
         raise PlacedError(AwsOvsError(what, "detach it from the VM"), host)
     owner = seen.host_of_eni.get(eip.eni_id)
     if eip.eni_id and owner is None:
@@ -225,6 +255,14 @@ def failure(error: AwsOvsError) -> dict[str, str]:
     host_id = str(error.host.host_id) if isinstance(error, PlacedError) else ""
     sentence = printable(str(error))
     return {EIP_STATUS: f"FAILED: {sentence}", EIP_HOST: host_id, ERROR: f"{_PREFIX}{sentence}"}
+
+
+def nothing_left(vm: AwsVm) -> dict[str, str]:
+    """Compose the attributes of a VM that has no address in AWS any more."""
+    values = {key: "" for key in (EIP_STATUS, EIP_HOST) if vm.user_template.get(key)}
+    if vm.user_template.get(ERROR, "").startswith(_PREFIX):
+        values[ERROR] = ""
+    return values
 
 
 def differs(vm: AwsVm, values: dict[str, str]) -> bool:

@@ -15,7 +15,7 @@ from ..plan import SeveralErrors
 from ..world import Part, World
 from .act import Nearby, look, place
 from .conflicts import conflicts, rivals
-from .decide import Assign, Tell, decide, differs, failure
+from .decide import Assign, Tell, decide, differs, failure, nothing_left
 
 _ATTEMPTS = 5
 
@@ -35,6 +35,8 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
         for _ in range(_ATTEMPTS):
             try:
                 vm = world.oned.vm(vm_id)
+                if not vm.addresses and vm.told:
+                    world.oned.update_vm(vm_id, nothing_left(vm))
                 if not vm.on_host or not vm.addresses:
                     return None
                 try:

@@ -12,14 +12,19 @@ from ..plan import Plan
 from ..world import World
 from .act import look
 from .conflicts import conflicts, rivals
-from .decide import Tell, decide, describe, differs, failure
+from .decide import Tell, decide, describe, differs, failure, nothing_left
 from .loop import follow, of_vms, place_all
 
 
 def plan(world: World) -> Plan:
     """Plan the changes that bring the addresses of all VMs to their hosts, host by host."""
     result = Plan()
-    running = [vm for vm in world.vms if vm.on_host]
+    running = [vm for vm in world.vms if vm.on_host and vm.addresses]
+    for vm in world.vms:
+        if not vm.addresses:
+            _plan_end(world, result, vm)
+    for vm_id, error in sorted(world.unread.items()):
+        result.error(f"VM {vm_id}", error)
     losers = conflicts(world, world.vms)
     hosts = {host.host_id: host for host in world.hosts}
     by_host: dict[int, list[AwsVm]] = defaultdict(list)
@@ -34,6 +39,13 @@ def plan(world: World) -> Plan:
     for host_id, vms in sorted(by_host.items()):
         _plan_host(world, result, hosts[host_id], sorted(vms, key=lambda vm: vm.vm_id))
     return result
+
+
+def _plan_end(world: World, result: Plan, vm: AwsVm) -> None:
+    """Plan that a VM without an address in AWS says nothing of one."""
+    if vm.told:
+        text = f"empty {EIP_STATUS}: it has no address in AWS any more"
+        result.change(f"VM {vm.vm_id}", text, world.oned.update_vm, vm.vm_id, nothing_left(vm))
 
 
 def _plan_host(world: World, result: Plan, host: Host, vms: list[AwsVm]) -> None:
@@ -58,6 +70,7 @@ def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
         try:
             vm = world.oned.vm(vm_id)
             if not vm.addresses:
+                _plan_end(world, result, vm)
                 what = "has no address in AWS: none of its networks of this driver gave it AWS_PRIVATE_IP"
                 result.problem(target, what, "attach it to a network that has Elastic IPs")
             elif not vm.on_host:
