@@ -23,7 +23,7 @@ VALUES = {
     "empty": "",
 }
 OF_HOSTS = (
-    *(names.VTEP, names.ENI_ID, names.INSTANCE_ID, names.INSTANCE_STATE, names.SUBNET_ID),
+    *(names.VTEP, names.ENI_ID, names.INSTANCE_ID, names.INSTANCE_TYPE, names.INSTANCE_STATE, names.SUBNET_ID),
     *(names.FREE_ADDRESSES, names.MESH, names.PEERS_UP, names.PEERS_DOWN, names.HOST_MTU, names.HOST_ERROR),
 )
 OF_RANGES = (
