@@ -29,6 +29,9 @@ PEER_LIST = f"{KEPT}/peers.json"
 PEER_LIST_LIMIT = 4 << 20
 """Bytes of it: more than a VPC full of VMs needs."""
 
+STAND_INS = f"{KEPT}/stand_ins.json"
+"""What stands on this node for private addresses of other subnets, as the front-end has told it."""
+
 VXLAN_PORT = 4789
 """UDP port of the tunnels: the one that IANA gave to VXLAN."""
 CT_ZONE = VXLAN_PORT

@@ -19,7 +19,7 @@ from tests.lab.support.faults import (
     run,
     to_die,
 )
-from tests.lab.support.scenes import HOST
+from tests.lab.support.scenes import HOST, Scene
 from tests.sampling import Sampler
 from tests.world.lab import Lab
 
@@ -52,8 +52,11 @@ def test_an_action_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab
     killed_everywhere(fresh_lab, sampler, action, undo)
 
 
-def test_a_peer_list_that_was_killed_is_completed_by_the_same_again(fresh_lab: Lab, sampler: Sampler) -> None:
-    action, undo = scenes.peers(fresh_lab)
+@pytest.mark.parametrize("scene", [scenes.peers, scenes.stand_ins])
+def test_a_list_that_was_killed_is_completed_by_the_same_again(
+    fresh_lab: Lab, sampler: Sampler, scene: Callable[[Lab], Scene]
+) -> None:
+    action, undo = scene(fresh_lab)
     killed_everywhere(fresh_lab, sampler, action, undo)
 
 

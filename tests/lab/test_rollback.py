@@ -123,8 +123,11 @@ def test_a_clean_of_an_unknown_vm_that_fails_leaves_nothing_of_it(fresh_lab: Lab
     assert difference(gone, fresh_lab.dump(HOST)) == ""
 
 
-def test_a_peer_list_that_fails_half_way_leaves_the_mesh_as_before(fresh_lab: Lab, sampler: Sampler) -> None:
-    trial = _trial(fresh_lab, scenes.peers(fresh_lab), unchanged=True)
+@pytest.mark.parametrize("scene", [scenes.peers, scenes.stand_ins])
+def test_a_list_that_fails_half_way_leaves_the_node_as_before(
+    fresh_lab: Lab, sampler: Sampler, scene: Callable[[Lab], Scene]
+) -> None:
+    trial = _trial(fresh_lab, scene(fresh_lab), unchanged=True)
     trial.each_effect(sampler, reads=True)
     trial.tool("ovs-ofctl", _BUNDLES[0])
     trial.end()

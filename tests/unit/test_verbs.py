@@ -66,7 +66,7 @@ def test_the_usage_names_every_verb_with_its_words() -> None:
 def test_a_verb_has_a_module_that_takes_what_the_table_says(name: str) -> None:
     verb = VERBS[name]
     run = importlib.import_module(f"vnm_aws.driver.{verb.module or name}").run
-    second = {"VM document": "vm", "peer list": "document"}.get(verb.stdin, "as_json" if verb.option else "")
+    second = "vm" if verb.stdin == "VM document" else "document" if verb.stdin else "as_json" if verb.option else ""
     last = ["origin"] * (verb.module == "post" or name == "post") + ["vm_id"] * bool(verb.vm_option)
     assert list(inspect.signature(run).parameters) == ["node"] * verb.locks + [second] * bool(second) + last
 

@@ -54,6 +54,7 @@ class Lab:
         private_ips: addresses of the VPC that VMs will have; the subnet is theirs, and the hosts keep clear of them.
         kind: of the hosts, by default what the environment variable DATAPATH says, else `userspace`.
         systemd: the names of those that start by systemd.
+        elsewhere: the names of those that are in another subnet, 10.0.2.0/24.
 
     Attributes:
         ec2: the EC2 API.
@@ -76,9 +77,10 @@ class Lab:
         private_ips: Collection[str] = (),
         kind: str = "",
         systemd: Collection[str] = (),
+        elsewhere: Collection[str] = (),
     ) -> None:
         self.datapath = datapath.chosen(kind)
-        self._systemd = systemd
+        self._systemd, self._elsewhere = systemd, elsewhere
         self._names = [f"h{number}" for number in range(1, hosts + 1)]
         self._prefix = next(iter(sorted(private_ips)), "10.0.0.0").rpartition(".")[0]
         free = [f"{self._prefix}.{number}" for number in range(_FIRST_HOST, 250)]
@@ -109,8 +111,13 @@ class Lab:
         datapath.require(self.datapath, len(self._names))
         vpc = ".".join(self._prefix.split(".")[:2])
         self.ec2 = self._stack.enter_context(Ec2World(f"{vpc}.0.0/16", f"{self._prefix}.0/24"))
+        second = self.ec2.add_subnet(f"{vpc}.2.0/24") if self._elsewhere else None
         for name, address in zip(self._names, self._addresses, strict=True):
-            host = datapath.host(self.datapath, name, self.ec2.add_instance(name, address), name in self._systemd)
+            if name in self._elsewhere:
+                instance = self.ec2.add_instance(name, f"{vpc}.2.{address.rpartition('.')[2]}", subnet=second)
+            else:
+                instance = self.ec2.add_instance(name, address)
+            host = datapath.host(self.datapath, name, instance, name in self._systemd)
             self._stack.callback(host.close)
             self.hosts[name] = host
         self.vpc = self._stack.enter_context(Vpc(self.ec2, self._delay))

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
+from ..addresses import Prefix
 from ..errors import AwsOvsError
 from ..names import PORT_KEY, ROLE, VXLAN_PORT
-from ..overlay import bridges, comparison, tunnels, upcalls
+from ..overlay import bridges, comparison, stand_ins, tunnels, upcalls
 from ..overlay.ovsdb import as_dict, as_list, select
 from ..overlay.pipeline import flow
 from ..table import printable
@@ -54,6 +55,7 @@ def differences(node: Node) -> list[Difference]:
         (Difference(error.what, error.remedy) for error in stored.unreadable.values()),
         _marker(node),
         _peers(node),
+        _stand_ins(node, stored),
         _strangers(node),
         _upcalls(node),
         _open_vswitch(node, stored),
@@ -104,6 +106,16 @@ def _peers(node: Node) -> Iterator[Difference]:
         else:
             remedy = f"look whether {peer.name} runs and has this node as a peer"
             yield Difference(f"{what} is {tunnel.state}", f"{remedy}, and allow UDP {VXLAN_PORT} among the hosts")
+
+
+def _stand_ins(node: Node, stored: state.Stored) -> Iterator[Difference]:
+    """Look for private addresses of VMs that cannot be in the subnet of this node, and have no address to stand in."""
+    standing, subnet = stand_ins.read(), Prefix(node.underlay.subnet, "subnet")
+    for port in stored.ports:
+        for address in dict.fromkeys(port.private_addresses(node.transit)):
+            if standing.of(address) not in subnet:
+                what = f"{address} of VM {port.vm_id} cannot be in {subnet}, the subnet of this node, and nothing stands for it"
+                yield Difference(what, f"run 'oneaws eip follow {port.vm_id}' on the front-end")
 
 
 def _marker(node: Node) -> Iterator[Difference]:

@@ -21,7 +21,7 @@ from ..journal import ERROR, INFO, explain, log
 from ..processes import ENVIRONMENT
 from ..table import printable
 
-_VM, _PEERS = "VM document", "peer list"
+_VM, _PEERS, _STAND_INS = "VM document", "peer list", "list of stand-in addresses"
 _LIMIT = 12 * 1024 * 1024
 """Bytes that are read from stdin: more than any valid document has, whose own check names its limit."""
 
@@ -57,6 +57,9 @@ VERBS = {
     "update_sg": Verb("write the ports of the VM anew", ("DEPLOY_ID",), stdin=_VM, reader="parse_whole", module="post"),
     "update_nic": Verb("", ("DEPLOY_ID", "VNET_ID"), stdin=_VM, reader="parse_whole", module="post"),
     "peers": Verb("follow the peer list (JSON) on stdin, or the stored one again", option="--apply", stdin=_PEERS),
+    "stand-ins": Verb(
+        "use the addresses (JSON) on stdin for those of other subnets", stdin=_STAND_INS, module="stand_ins"
+    ),
     "probe": Verb("what OpenNebula's monitoring is to know of this node", locks=False),
     "check": Verb(
         "print what is not as it should be, with remedies; exit code 1 if there is anything", option="--json"
@@ -88,7 +91,7 @@ Options:
   --help      print this text
 
 Exit codes: 0 done, 1 failed (one sentence on stderr says why), 2 wrong usage. Log: journalctl -t aws_ovs
-Files: /var/tmp/one/etc/vnm/aws_ovs.yaml, /var/lib/aws_ovs/peers.json, /run/aws_ovs/
+Files: /var/tmp/one/etc/vnm/aws_ovs.yaml, /var/lib/aws_ovs/{{peers,stand_ins}}.json, /run/aws_ovs/
 """
 
 _WORD = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")

@@ -9,7 +9,7 @@ from typing import Any
 from .. import __version__, config
 from ..addresses import Prefix
 from ..names import RUN
-from ..overlay import flows, openflow
+from ..overlay import flows, openflow, stand_ins
 from ..overlay.bridges import Transaction
 from ..overlay.grants import Grants
 from ..overlay.guest_port import GuestPort
@@ -42,6 +42,7 @@ class Node:
         self._apply_flows, self._look_at_kernel = apply_flows, look_at_kernel
         self.read_flows = read_flows
         self.grants = Grants.load()
+        self.stand_ins = stand_ins.load()
 
     @classmethod
     def find(cls, settings: config.Config, dry_run: bool = False) -> Node:
@@ -49,9 +50,9 @@ class Node:
         underlay = eni.find(settings.underlay_interface)
         return cls(settings, underlay, Ovsdb(), dry_run, look_at_kernel=kernel.glance)
 
-    def limited(self, ports: list[GuestPort]) -> list[GuestPort]:
-        """List guest ports as far as their networks grant what they are."""
-        return [self.grants.limit(port, self.transit) for port in ports]
+    def in_force(self, ports: list[GuestPort]) -> list[GuestPort]:
+        """List guest ports as far as their networks grant what they are, with stand-ins for addresses of other subnets."""
+        return [self.stand_ins.in_force(self.grants.limit(port, self.transit)) for port in ports]
 
     def observe(self) -> flows.Observed:
         """Read our guest and patch ports."""

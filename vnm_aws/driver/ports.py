@@ -61,9 +61,10 @@ def plan_ports(
         port = plan(vm_id, nic, nic.vni(node.config.vni_base), node.transit, kept, elsewhere)
         used |= {mapping.outside for mapping in port.mappings}
         _refuse_network(observed, port, former)
-        for claim in port.claims:
+        (in_force,) = node.in_force([port])
+        for claim in (*port.claims, *in_force.claims):
             _refuse_conflict(claim, taken)
-        for address in port.private_addresses(node.transit):
+        for address in in_force.private_addresses(node.transit):
             _refuse_own(node, nic, address)
         planned.append(port._replace(picks_up_until=former.picks_up_until) if former else port)
     return planned
@@ -193,7 +194,7 @@ def _save(node: Node, change: Change) -> None:
 
 
 def carry_out(node: Node, observed: Observed, change: Change) -> None:
-    change = change._replace(after=node.limited(change.after))
+    change = change._replace(after=node.in_force(change.after))
     new = change.concerning(change.after)
     # What a port is called is a user's word, what it is marked as is not.
     marks = {mark(change.vm_id, nic_id) for nic_id in change.concerned}

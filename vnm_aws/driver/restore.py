@@ -108,7 +108,7 @@ def plans(node: Node, stored: state.Stored) -> Iterator[bridges.Transaction]:
         networks = {(port.bridge, port.vni) for port in stored.ports}
         yield bridges.plan_networks(node.db, networks, node.config.datapath_type, _claimed)
     yield tunnels.plan(node.db, tunnels.load().peers, node.underlay.address)
-    yield bridges.plan_guests(node.db, node.limited(stored.ports), untouched=stored.unreadable)
+    yield bridges.plan_guests(node.db, node.in_force(stored.ports), untouched=stored.unreadable)
 
 
 def _claimed(_: str) -> None:
@@ -130,7 +130,7 @@ def all_flows(node: Node, stored: state.Stored) -> Bundles:
         *destinations.node(settings.transit_range),
         *mesh_flows(node, tunnels.load()),
     ]
-    bundles = flows.all_flows(observed, base, node.limited(stored.ports), settings)
+    bundles = flows.all_flows(observed, base, node.in_force(stored.ports), settings)
     driven = bridges.driven(there)  # whatever ports are marked as: nothing is written to bridges of others
     bundles = {bridge: lines for bridge, lines in bundles.items() if bridge in driven}
     for bridge, lines in bundles.items():

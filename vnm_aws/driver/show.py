@@ -16,6 +16,7 @@ from . import connections, show_rules, state
 from . import node as node_module
 from .node import Node
 
+_INNER = ("rules", "further_claims")
 _COUNTERS = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
 
 
@@ -38,7 +39,7 @@ def gather(node: Node) -> dict[str, Any]:
         ],
         "ports": [
             {
-                **{key: value for key, value in port._asdict().items() if key != "rules"},
+                **{key: value for key, value in port._asdict().items() if key not in _INNER},
                 "reaches": _reaches(node, port),
                 "plugged": port.name in plugged,
                 "connections_refused": sum(refused.get((mapping.outside, port.mac), 0) for mapping in port.mappings),
@@ -75,7 +76,7 @@ def _reaches(node: Node, port: GuestPort) -> list[dict[str, str]]:
         own = outside.get(address, "")
         private = [own] if own and own not in node.transit else []
         private += [str(shared.claim) for shared in port.shared if shared.outside == own]
-        reaches.append({"ip": address, "aws_private_ip": " ".join(private), "outside": own})
+        reaches.append({"ip": address, "aws_private_ip": " ".join(private), "outside": node.stand_ins.of(own)})
     return reaches
 
 

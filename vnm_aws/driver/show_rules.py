@@ -50,7 +50,7 @@ def gather(node: Node, ports: list[GuestPort]) -> list[dict[str, Any]]:
     tracked: dict[counters.Nic, connections.Tracked] = {}
     with contextlib.suppress(AwsOvsError):
         tracked = connections.look(node, ports)
-    return [_nic(port, tracked.get((port.vm_id, port.nic_id))) for port in node.limited(ports)]
+    return [_nic(port, tracked.get((port.vm_id, port.nic_id))) for port in node.in_force(ports)]
 
 
 def _nic(port: GuestPort, tracked: connections.Tracked | None) -> dict[str, Any]:

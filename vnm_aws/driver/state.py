@@ -126,6 +126,7 @@ def _port(fields: dict[str, Any]) -> GuestPort:
         vpc_access=tuple(port.vpc_access),
         dns=tuple(port.dns),
         alias_networks=tuple(port.alias_networks),
+        further_claims=(),
         mappings=tuple(_fill(Mapping, mapping) for mapping in port.mappings),
         withheld=tuple(_fill(Mapping, mapping) for mapping in port.withheld),
         shared=tuple(_shared(shared) for shared in port.shared),

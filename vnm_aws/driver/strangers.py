@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from ..addresses import Prefix
 from ..errors import AwsOvsError
 from ..names import ROLE
-from ..overlay import bridges, tunnels
+from ..overlay import bridges, stand_ins, tunnels
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import as_list, ids_include, select
 from ..overlay.pipeline import flow
@@ -129,11 +129,13 @@ def own(node: Node) -> tuple[state.Stored, dict[str, AwsOvsError]]:
 
 def private_addresses(transit: Prefix, underlay: Underlay, ports: Iterable[GuestPort]) -> dict[str, str]:
     """List the private addresses of VMs, those of `ports` and those that the front-end has told, and whose each is."""
-    of_vms: dict[str, str] = {}
+    standing = stand_ins.load()
+    of_vms = dict.fromkeys(standing.pairs.values(), "a VM")
     with contextlib.suppress(AwsOvsError):  # others tell of a peer list that cannot be read
-        of_vms = dict.fromkeys(tunnels.load().private_ips, "a VM")
+        of_vms |= dict.fromkeys(tunnels.load().private_ips, "a VM")
     for port in ports:
-        of_vms |= dict.fromkeys(port.private_addresses(transit), f"VM {port.vm_id}")
+        own = port.private_addresses(transit)
+        of_vms |= dict.fromkeys([*own, *map(standing.of, own)], f"VM {port.vm_id}")
     of_vms.pop(underlay.address, None)
     return of_vms
 

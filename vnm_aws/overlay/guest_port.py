@@ -141,6 +141,8 @@ class GuestPort(NamedTuple):
     """Of its security groups; None without groups, and in files of versions that knew none."""
     groups: tuple[int, ...] | None = None
     """The IDs of its security groups; None in files of versions that knew none."""
+    further_claims: tuple[str, ...] = ()
+    """Claims on what others stand for on this node, see `stand_ins`; none in a file."""
     picks_up_until: int = 0
     """Until when, in seconds since the node's boot, it picks up connections that connection tracking does not know."""
 
@@ -161,6 +163,7 @@ class GuestPort(NamedTuple):
             *own,
             *(Claim(mapping.outside) for mapping in (*self.mappings, *self.withheld)),
             *(shared.claim for shared in self.shared),
+            *map(Claim.parse, self.further_claims),
         ]
 
     def private_addresses(self, transit: Prefix) -> list[str]:

@@ -146,6 +146,16 @@ def peers(lab: Lab) -> Scene:
     return _scene(lab, _peers(h1=vteps[0], other=vteps[1], h9="10.0.0.99"), before)
 
 
+def stand_ins(lab: Lab) -> Scene:
+    """A VM runs whose private address is of another subnet, and an address of this one is to stand for it."""
+    _running(lab, _DOCUMENT.replace(b"10.0.0.41", b"10.0.9.41"))
+    return _scene(lab, _stand_ins(**{"10.0.9.41": "10.0.0.77"}), _stand_ins())
+
+
+def _stand_ins(**pairs: str) -> Action:
+    return Action("stand-ins", (), json.dumps({"stand_ins": pairs}).encode())
+
+
 def _peers(**vteps: str) -> Action:
     document = {"peers": [{"name": name, "vtep": vtep} for name, vtep in vteps.items()]}
     return Action("peers", (), json.dumps(document).encode())

@@ -120,7 +120,7 @@ class Router:
 
     Args:
         vpc: first address and prefix length of the VPC, such as (b"\\n\\0\\0\\0", 16).
-        router: address of the subnet's router.
+        router: address of the subnet's router. Each further subnet is a /24, and has its router at its first address, too.
     """
 
     def __init__(self, vpc: tuple[bytes, int], router: bytes) -> None:
@@ -186,11 +186,15 @@ class Router:
 
     def _arp(self, eni: Eni, frame: bytes) -> Out:
         operation, sender, target = frame[20:22], frame[28:32], frame[38:42]
-        exists = target == self._router or target in self.state.owners
+        exists = self._is_router(target) or target in self.state.owners
         if operation != b"\0\1" or not exists or target in eni.addresses:
             return self._drop("arp", eni.eni_id, frame)
         answer = frame[14:20] + b"\0\2" + ROUTER_MAC + target + eni.mac + sender
         return [(eni.eni_id, eni.mac + ROUTER_MAC + _ARP + answer)]
+
+    def _is_router(self, address: bytes) -> bool:
+        in_vpc = int.from_bytes(address, "big") & self._mask == self._vpc
+        return address == self._router or (in_vpc and address[3] == 1)
 
     def _outward(self, eni: Eni, packet: bytearray, port: str, frame: bytes) -> Out:
         source, destination = bytes(packet[12:16]), bytes(packet[16:20])
