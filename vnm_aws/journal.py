@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import syslog
+from typing import IO
 
 from .errors import AwsOvsError
 from .table import printable
@@ -16,6 +18,15 @@ def log(priority: int, line: str) -> None:
     """Write a line; what is in it can neither begin another one nor keep it from being written."""
     syslog.openlog("aws_ovs", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(priority, printable(line[:_LONGEST]))
+
+
+def is_fed_by(stream: IO[str]) -> bool:
+    """Say whether systemd leads what goes to a stream into the journal: a service's output, which JOURNAL_STREAM names."""
+    try:
+        about = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}"
 
 
 def explain(error: Exception, doing: str) -> str:

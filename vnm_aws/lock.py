@@ -28,8 +28,7 @@ def held(what: str, timeout: float, path: str = PATH) -> Iterator[None]:
     """
     with _opened(path) as descriptor:
         if not _free(descriptor) and not _wait(descriptor, timeout):
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
-            since = time.time() - os.fstat(descriptor).st_mtime
+            holder, since = _holder(descriptor)
             sentence = f"busy: {holder} has held {path} for {since:.0f} s, and this has waited for {timeout:.0f} s"
             raise AwsOvsError(sentence, "look at that process")
         _sign(descriptor, what)
@@ -44,6 +43,17 @@ def tried(what: str, path: str) -> Iterator[bool]:
         if free:
             _sign(descriptor, what)
         yield free
+
+
+def holder(path: str) -> tuple[str, float] | None:
+    """Say who has a lock, and for how many seconds; None when nobody has."""
+    with _opened(path) as descriptor:
+        return None if _free(descriptor) else _holder(descriptor)
+
+
+def _holder(descriptor: int) -> tuple[str, float]:
+    name = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+    return name, time.time() - os.fstat(descriptor).st_mtime
 
 
 @contextlib.contextmanager

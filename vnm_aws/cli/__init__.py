@@ -15,7 +15,7 @@ from .. import __version__
 from ..frontend import settings
 from ..journal import explain
 from . import everything, hosts, installation, networks
-from .common import say
+from .common import fail
 
 
 class _Main(click.Group):
@@ -31,8 +31,7 @@ class _Main(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except Exception as error:  # noqa: BLE001 - an administrator gets a sentence; the journal has the rest
-            say(f"oneaws: {explain(error, 'oneaws')}", err=True)
-            sys.exit(1)
+            fail(ctx, explain(error, "oneaws"))
 
 
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})

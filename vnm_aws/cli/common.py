@@ -8,16 +8,19 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from ..errors import AwsOvsError
 from ..frontend import settings
 from ..frontend.plan import Outcome
 from ..frontend.terminal import Progress
-from ..journal import ERROR, INFO, log
+from ..frontend.told import untold
+from ..journal import ERROR, INFO, is_fed_by, log
 from ..table import printable, table
 
+_FAILURE = "failure"
 _RIGHT = {"ID", "FREE", "TVM", "UP", "DOWN", "MTU", "AR"}
 
 
@@ -88,20 +91,45 @@ def changing(stages: Callable[..., Iterator[Stage]]) -> Callable[..., None]:
             if our_turn:
                 reconcile.carry_out(world, stages(world, **arguments), outcome)
             else:
-                say("oneaws: another front-end leads, or another run is waiting already", err=True)
+                say(
+                    "oneaws: another front-end leads, or another run is waiting already; this one did nothing", err=True
+                )
         progress.end()
-        _report(outcome, as_json)
+        if not dry_run:
+            _note(outcome, world.settings.state_directory, name)
+        _report(outcome, as_json, our_turn)
 
     return functools.update_wrapper(run, stages)
 
 
-def _report(outcome: Outcome, as_json: bool) -> None:
-    """Print what was changed and what is wrong, and end with exit code 1 if anything is."""
-    if not outcome.dry_run:
-        for target, text in outcome.done:
-            log(INFO, f"{target}: {text}")
-        for problem in outcome.problems:
-            log(ERROR, str(problem))
+def _note(outcome: Outcome, state_directory: str, name: str) -> None:
+    """Write to the journal what was changed, and which problems there are that it does not have yet."""
+    for target, text in outcome.done:
+        log(INFO, f"{target}: {text}")
+    kind, problems = name.replace(" ", "-"), map(str, outcome.problems)
+    for problem in untold(state_directory, kind, problems, everything=True):
+        log(ERROR, problem)
+    untold(state_directory, _FAILURE, [], everything=True)  # whatever it was, it is over
+
+
+def fail(ctx: click.Context, sentence: str) -> NoReturn:
+    """End with a sentence on stderr; when a timer has started this, with one that the journal does not have yet."""
+    said = not is_fed_by(sys.stderr)
+    with contextlib.suppress(AwsOvsError):
+        if not said:
+            said = bool(
+                untold(settings.load(ctx.params["path"]).state_directory, _FAILURE, [sentence], everything=True)
+            )
+    if said:
+        say(f"oneaws: {sentence}", err=True)
+    sys.exit(1)
+
+
+def _report(outcome: Outcome, as_json: bool, our_turn: bool) -> None:
+    """Print what was changed and what is wrong, and end with exit code 1 if anything is.
+
+    What systemd leads into the journal is there already.
+    """
     if as_json:
         document = {
             "dry_run": outcome.dry_run,
@@ -110,11 +138,11 @@ def _report(outcome: Outcome, as_json: bool) -> None:
         }
         click.echo(json.dumps(document, indent=2))
     else:
-        for target, text in outcome.done:
+        for target, text in outcome.done if not is_fed_by(sys.stdout) else ():
             say(f"{target}: {'would ' if outcome.dry_run else ''}{text}")
-        for problem in outcome.problems:
+        for problem in outcome.problems if not is_fed_by(sys.stderr) else ():
             say(f"oneaws: {problem}", err=True)
-        if not outcome.done and not outcome.problems:
+        if not outcome.done and not outcome.problems and our_turn:
             click.echo("Nothing to change.")
     if outcome.problems:
         sys.exit(1)

@@ -17,14 +17,20 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
+    HTTPClientError,
     NoCredentialsError,
     NoRegionError,
+    PartialCredentialsError,
+    ReadTimeoutError,
 )
 
 from ..errors import AwsOvsError
-from .ec2_errors import refused
+from .deadline import Deadline
+from .ec2_errors import Ec2Error, refused
 from .ec2_objects import (
     ElasticIp,
     Instance,
@@ -42,6 +48,13 @@ from .tags import TagFilter
 
 _RETRIES = 10
 """botocore backs off by itself, up to 20 s, when EC2 throttles or has a fault; AWS_MAX_ATTEMPTS goes before."""
+_CONNECT_S, _READ_S = 10, 30
+_CALL_S = 120
+"""Seconds after which a call, or a page, is not attempted again."""
+
+_PAGE = 1000
+_PAGES = {"DescribeInstanceTypes": 100}
+"""How many things EC2 is asked for in one page: the most that it gives. Without a number it may refuse, or take long."""
 
 _Filters = list[dict[str, Any]]
 _FILTER_VALUES = 200
@@ -57,6 +70,7 @@ class Ec2:
     Args:
         region: its name; empty for boto3's own choice.
         patience: seconds that a change may take to be visible.
+        deadline: of the run.
 
     Attributes:
         changes: how many calls that change something were made.
@@ -65,14 +79,18 @@ class Ec2:
         AwsOvsError: no Region is configured; and each call: EC2 is not there or refuses.
     """
 
-    def __init__(self, region: str, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, region: str, patience: float, deadline: Deadline | None = None) -> None:
+        self._patience, self._deadline = patience, deadline or Deadline()
         self.changes = 0
-        self._unreachable: AwsOvsError | None = None
+        self._stop: dict[str, Ec2Error] = {}
+        self._call_ends = 0.0
         try:
             retries = {"mode": "standard"} | ({} if os.environ.get("AWS_MAX_ATTEMPTS") else {"max_attempts": _RETRIES})
-            config = Config(retries=retries, connect_timeout=10, read_timeout=60)
+            wait = self._deadline.left
+            config = Config(retries=retries, connect_timeout=wait(_CONNECT_S), read_timeout=wait(_READ_S))
             self._client: Any = boto3.client("ec2", region_name=region or None, config=config)
+            self._client.meta.events.register("before-call.ec2", self._begin)
+            self._client.meta.events.register("before-send.ec2", self._attempt)
         except NoRegionError:
             raise AwsOvsError("no AWS Region is configured", "set region in /etc/one/aws_ovs.yaml") from None
         except (BotoCoreError, ValueError) as error:
@@ -83,25 +101,44 @@ class Ec2:
         """Name the Region in use."""
         return str(self._client.meta.region_name)
 
+    def _begin(self, **_: object) -> None:
+        """Begin a call, or a page of one, unless the time of the run is over."""
+        self._deadline.check()
+        self._call_ends = time.monotonic() + _CALL_S
+
+    def _attempt(self, **_: object) -> None:
+        """Attempt a call, as boto3 does several times, unless it has taken too long already."""
+        self._deadline.check()
+        if time.monotonic() > self._call_ends:
+            raise Ec2Error(f"EC2 did not answer a call within {_CALL_S} s", "try again", "CallTimeout", True)
+
     def _call(self, action: str, **arguments: object) -> Any:
-        """Make a call of EC2's API; of one that answers in pages, read them all."""
-        if self._unreachable:  # after minutes of trying; whatever else is to be done need not wait as long again
-            raise self._unreachable
-        method = botocore.xform_name(action)
+        """Make a call of EC2's API; of one that answers in pages, read them all.
+
+        What concerns the account is asked once: the same call would be refused for every other thing, too.
+        """
+        for stop in (self._stop.get(""), self._stop.get(action)):
+            if stop:
+                raise stop
         try:
-            if self._client.can_paginate(method):
-                return self._client.get_paginator(method).paginate(**arguments).build_full_result()
-            return getattr(self._client, method)(**arguments)
+            return self._ask(botocore.xform_name(action), _PAGES.get(action, _PAGE), arguments)
         except ClientError as error:
-            raise refused(action, error) from None
-        except NoCredentialsError:
-            remedy = "give the front-end an instance profile with share/aws/iam-policy.json"
-            raise AwsOvsError("there are no AWS credentials for this user", remedy) from None
-        except (EndpointConnectionError, ConnectTimeoutError) as error:
-            self._unreachable = AwsOvsError(f"EC2 cannot be reached ({error})", "check the Region and the network")
-            raise self._unreachable from None
+            refusal = refused(action, error)
+        except Ec2Error as error:
+            refusal = error
         except BotoCoreError as error:
-            raise AwsOvsError(f"EC2 did not answer {action} ({type(error).__name__}: {error})", "try again") from None
+            refusal = _unanswered(action, error)
+        if refusal.concerns_all_calls:
+            self._stop[""] = refusal
+        elif refusal.throttled:
+            self._stop[action] = refusal
+        raise refusal
+
+    def _ask(self, method: str, page: int, arguments: dict[str, object]) -> Any:
+        if not self._client.can_paginate(method):
+            return getattr(self._client, method)(**arguments)
+        pages = self._client.get_paginator(method).paginate(**arguments, PaginationConfig={"PageSize": page})
+        return pages.build_full_result()
 
     def _change(self, action: str, **arguments: object) -> None:
         self.changes += 1
@@ -244,6 +281,20 @@ class Ec2:
                 raise AwsOvsError(text, "run 'oneaws reconcile' later")
             time.sleep(pause)
             pause = min(pause * 2, 5)
+
+
+def _unanswered(action: str, error: BotoCoreError) -> Ec2Error:
+    """Make the error for a call that EC2 has not answered, or that was never sent."""
+    code = type(error).__name__
+    if isinstance(error, NoCredentialsError):
+        remedy = "give the front-end an instance profile with share/aws/iam-policy.json"
+        return Ec2Error("there are no AWS credentials for this user", remedy, code, True)
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError | ReadTimeoutError):
+        return Ec2Error(f"EC2 cannot be reached ({error})", "check the Region and the network", code, True)
+    of_account = isinstance(
+        error, HTTPClientError | ConnectionError | PartialCredentialsError | CredentialRetrievalError
+    )
+    return Ec2Error(f"EC2 did not answer {action} ({code}: {error})", "try again", code, of_account)
 
 
 def _by_value(name: str, values: Collection[str]) -> list[_Filters]:

@@ -6,6 +6,7 @@ driver nor AWS, so those must end before anything heavy is imported.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -42,8 +43,19 @@ def main(argv: list[str]) -> int:
         problems = [explain(error, f"hook {event}")]
     for problem in problems:
         print(f"aws_ovs: {printable(problem)}", file=sys.stderr)
-        log(ERROR, f"hook {event}: {problem}")
+    _note(event, problems)
     return 1 if problems else 0
+
+
+def _note(event: str, problems: list[str]) -> None:
+    """Write the problems to the journal that it does not have yet."""
+    if problems:
+        from . import settings, told
+
+        with contextlib.suppress(Exception):  # told twice is better than not at all
+            problems = told.untold(settings.load().state_directory, f"hook-{event}", problems, everything=False)
+    for problem in problems:
+        log(ERROR, f"hook {event}: {problem}")
 
 
 def _run(work: _Work) -> list[str]:

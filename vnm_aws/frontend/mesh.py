@@ -7,6 +7,7 @@ stays out of date there, and the next reconcile catches it up.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from ..errors import AwsOvsError
 from ..names import MESH, VTEP
 from ..overlay.tunnels import PeerList, digest
 from . import peer_list
+from .deadline import OverError
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World
@@ -64,7 +66,7 @@ def send(world: World, wanted: PeerList, hosts: list[Host]) -> None:
     """
     text = peer_list.document(wanted)
     with ThreadPoolExecutor(world.settings.ssh_parallel) as pool:
-        reasons = list(pool.map(lambda host: _tell(host.name, text, world.settings.ssh_timeout), hosts))
+        reasons = list(pool.map(lambda host: _tell(world, host.name, text), hosts))
     outcome = list(zip(hosts, reasons, strict=True))
     _Told(world).note([host for host, reason in outcome if reason is None], wanted)
     failed = [f"{host.name}: {reason}" for host, reason in outcome if reason is not None]
@@ -74,8 +76,13 @@ def send(world: World, wanted: PeerList, hosts: list[Host]) -> None:
         raise AwsOvsError(what, "the next 'oneaws reconcile' tries them again")
 
 
-def _tell(name: str, text: str, timeout: int) -> str | None:
+def _tell(world: World, name: str, text: str) -> str | None:
     """Send the list to a host, and return the reason when the host did not take it."""
+    try:
+        world.deadline.check()
+    except OverError:
+        return "not called, for the time of the run is over"
+    timeout = math.ceil(world.deadline.left(world.settings.ssh_timeout))
     command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}", "--", name, _COMMAND]
     try:
         done = subprocess.run(

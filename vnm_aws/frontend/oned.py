@@ -16,11 +16,12 @@ from xml.parsers.expat import ExpatError
 import pyone
 import requests
 from lxml import etree
-from pyone.server_xrpc import OneServerXRPC
+from pyone.server_xrpc import OneServerXRPC, RequestsTransport
 
 from ..addresses import shown
 from ..errors import AwsOvsError
 from . import objects
+from .deadline import Deadline
 from .objects import AwsVm, Group, Hook, Host, Network
 
 _ENDPOINT = "http://localhost:2633/RPC2"
@@ -29,6 +30,7 @@ _ACTIVE = 3
 _APPEND = 1
 _ENABLED, _DISABLED = 0, 1
 _SOLO, _LEADER = "0", "3"
+_CONNECT_S, _READ_S = 10, 60
 
 
 class NotFoundError(AwsOvsError):
@@ -64,8 +66,29 @@ def _session() -> str:
         raise AwsOvsError(what, "run this as oneadmin, or set ONE_AUTH") from None
 
 
+class _Transport(RequestsTransport):  # type: ignore[misc]
+    """Do as pyone's does, but wait for oned no longer than is left; pyone's waits for ever, whatever its `timeout`."""
+
+    def __init__(self, patience: float, deadline: Deadline) -> None:
+        super().__init__()
+        self._patience, self._deadline = patience, deadline
+
+    def request(self, host: str, handler: str, request_body: bytes, verbose: bool = False) -> Any:
+        url = self._build_url(host, handler)
+        wait = (self._deadline.left(_CONNECT_S), self._deadline.left(self._patience))
+        reply = requests.post(url, data=request_body, headers=self.headers, timeout=wait, allow_redirects=False)
+        if reply.status_code != requests.codes.ok:
+            raise xmlrpc.client.ProtocolError(url, reply.status_code, reply.reason, {})
+        return self.parse_response(reply)
+
+
 class _Server(OneServerXRPC):  # type: ignore[misc]
     """Do as pyone's does, but make an element tree of a document that oned sends, instead of pyone's objects."""
+
+    def __init__(self, endpoint: str, session: str, transport: _Transport) -> None:
+        super().__init__(endpoint, session=session)
+        transport.set_https(endpoint.startswith("https"))
+        self._ServerProxy__transport = transport  # pyone takes none
 
     def _do_request(self, method: str, params: tuple[object, ...]) -> list[object]:
         succeeded, value, *rest = super()._do_request(method, params)
@@ -78,6 +101,10 @@ class _Server(OneServerXRPC):  # type: ignore[misc]
 class Oned:
     """Connect to oned.
 
+    Args:
+        patience: seconds that a call may take.
+        deadline: of the run.
+
     Attributes:
         changes: how many calls that change something were made.
 
@@ -85,17 +112,22 @@ class Oned:
         AwsOvsError: no credentials; and each call: oned is not there or refuses.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = _READ_S, deadline: Deadline | None = None) -> None:
+        self._patience, self._deadline = patience, deadline or Deadline()
+        self._silent: AwsOvsError | None = None
         self.endpoint = os.environ.get("ONE_XMLRPC") or _ENDPOINT
         session = _session()
         try:
-            self._one = _Server(self.endpoint, session=session)
+            self._one = _Server(self.endpoint, session, _Transport(patience, self._deadline))
         except OSError:
             what = f"ONE_XMLRPC {shown(self.endpoint)} is not an address like {_ENDPOINT}"
             raise AwsOvsError(what, "correct it") from None
         self.changes = 0
 
     def _call(self, method: str, *arguments: object) -> Any:
+        self._deadline.check()
+        if self._silent:  # after a minute of waiting; whatever else is to be done need not wait as long again
+            raise self._silent
         call: Callable[..., Any] = reduce(getattr, method.split("."), self._one)
         try:
             return call(*arguments)
@@ -109,6 +141,11 @@ class Oned:
         except (ExpatError, etree.XMLSyntaxError) as error:
             what = f"oned at {self.endpoint} does not answer {method} with XML ({_sentence(error)})"
             raise UnreadableError(what, "is ONE_XMLRPC the address of oned? It ends with /RPC2") from None
+        except requests.Timeout:
+            what = f"oned at {self.endpoint} has not answered {method} within {self._patience:.0f} s"
+            remedy = "look at /var/log/one/oned.log; if it is only slow, raise oned_timeout in the settings"
+            self._silent = AwsOvsError(what, remedy)
+            raise self._silent from None
         except (requests.RequestException, OSError, xmlrpc.client.Error) as error:
             what = f"oned at {self.endpoint} does not answer ({type(error).__name__})"
             raise AwsOvsError(what, "is opennebula.service running?") from None

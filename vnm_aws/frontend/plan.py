@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, ParamSpec
 
 from ..errors import AwsOvsError
+from .deadline import OverError
 
 _P = ParamSpec("_P")
 
@@ -101,6 +102,9 @@ class Outcome:
 
         Returns:
             True when something was or may have been changed.
+
+        Raises:
+            OverError: the time of the run is over.
         """
         self.problems += plan.problems + (plan.foreseen if self.dry_run else [])
         changes = [change for change in plan.changes if change.expected or not self.dry_run]
@@ -110,6 +114,8 @@ class Outcome:
                 if not self.dry_run:
                     change.apply()
                 self.done.append((change.target, change.text))
+            except OverError:
+                raise
             except AwsOvsError as error:
                 self.problems.append(Problem(change.target, error.what, error.remedy))
             except SeveralErrors as several:

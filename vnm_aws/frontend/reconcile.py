@@ -12,6 +12,7 @@ from typing import NamedTuple
 from .. import lock
 from ..errors import AwsOvsError
 from . import hosts, mesh, network_problems, pools
+from .deadline import OverError
 from .follow import plans
 from .plan import Outcome, Plan
 from .validation import Validation
@@ -108,6 +109,8 @@ def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:
         for stage in stages:
             try:
                 plan = stage.plan(world)
+            except OverError:
+                raise
             except AwsOvsError as error:
                 outcome.error(stage.name, error)
             else:
@@ -115,6 +118,8 @@ def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:
                     outcome.error(stage.name, plan.incomplete)
                 if outcome.carry_out(stage.name, plan):
                     world.forget(*stage.changes)
+    except OverError as error:
+        outcome.error("run", error)
     except AwsOvsError as error:  # which stages there are is not known
         outcome.error("OpenNebula", error)
 
@@ -132,12 +137,13 @@ def turn(world: World, what: str, queue: str = "") -> Iterator[bool]:
         False when there is nothing to do: another front-end leads, or somebody in the queue is waiting already.
 
     Raises:
-        AwsOvsError: whoever is at work does not end.
+        AwsOvsError: whoever is at work does not end, or oned does not answer.
     """
-    directory, timeout = world.settings.state_directory, world.settings.lock_timeout
+    directory, timeout = world.settings.state_directory, world.deadline.left(world.settings.lock_timeout)
     with contextlib.ExitStack() as work:
         with contextlib.ExitStack() as waiting:
             if queue and not waiting.enter_context(lock.tried(what, f"{directory}/next-{queue}.lock")):
+                _hung(world, timeout)
                 yield False
                 return
             if not world.oned.leads():
@@ -145,6 +151,20 @@ def turn(world: World, what: str, queue: str = "") -> Iterator[bool]:
                 return
             work.enter_context(lock.held(what, timeout, path(world)))
         yield True
+
+
+def _hung(world: World, timeout: float) -> None:
+    """Make sure that the one that waits in the queue will get its turn.
+
+    Raises:
+        AwsOvsError: whoever is at work does not end; or oned, which the one that waits asks first, does not answer.
+    """
+    holder = lock.holder(path(world))
+    if holder is None:
+        world.oned.leads()
+    elif holder[1] > timeout:
+        what = f"busy: {holder[0]} has held {path(world)} for {holder[1]:.0f} s, and another run waits for it already"
+        raise AwsOvsError(what, "look at that process")
 
 
 def path(world: World) -> str:

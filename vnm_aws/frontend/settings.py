@@ -28,6 +28,8 @@ class Settings(NamedTuple):
     ssh_parallel: int = 16
     ssh_timeout: int = 20
     ec2_timeout: int = 60
+    oned_timeout: int = 60
+    run_timeout: int = 600
     lock_timeout: int = 300
     state_directory: str = "/var/lib/one/aws_ovs"
 
@@ -37,7 +39,14 @@ class Settings(NamedTuple):
         return TagFilter.parse(self.host_filter, "host_filter")
 
 
-_RANGES = {"ssh_parallel": (1, 256), "ssh_timeout": (1, 600), "ec2_timeout": (1, 600), "lock_timeout": (1, 3600)}
+_RANGES = {
+    "ssh_parallel": (1, 256),
+    "ssh_timeout": (1, 600),
+    "ec2_timeout": (1, 600),
+    "oned_timeout": (1, 600),
+    "run_timeout": (1, 780),
+    "lock_timeout": (1, 3600),
+}
 
 
 def load(file: str = "") -> Settings:

@@ -13,6 +13,7 @@ from ..config import Config
 from ..errors import AwsOvsError
 from ..names import INSTANCE_TYPE
 from . import settings as settings_file
+from .deadline import Deadline
 from .ec2 import Ec2
 from .ec2_objects import ElasticIp, Instance, Interface, Subnet
 from .objects import AddressRange, AwsVm, Host, Network
@@ -54,6 +55,9 @@ class World:
         settings: of the front-end.
         connected: another view, whose connections this one uses.
 
+    Attributes:
+        deadline: of the run, which begins with the first view.
+
     Raises:
         AwsOvsError: root has started this, and there is no such owner.
     """
@@ -61,17 +65,22 @@ class World:
     def __init__(self, settings: Settings, connected: World | None = None) -> None:
         self.settings = settings
         self._connected = connected
+        self.deadline: Deadline = connected.deadline if connected else Deadline(settings.run_timeout)
         become_owner(settings.state_directory)
 
     @cached_property
     def oned(self) -> Oned:
         """Connect to oned."""
-        return self._connected.oned if self._connected else Oned()
+        if self._connected:
+            return self._connected.oned
+        return Oned(self.settings.oned_timeout, self.deadline)
 
     @cached_property
     def ec2(self) -> Ec2:
         """Connect to EC2."""
-        return self._connected.ec2 if self._connected else Ec2(self.settings.region, self.settings.ec2_timeout)
+        if self._connected:
+            return self._connected.ec2
+        return Ec2(self.settings.region, self.settings.ec2_timeout, self.deadline)
 
     @cached_property
     def driver(self) -> Config:

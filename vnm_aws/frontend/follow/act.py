@@ -15,9 +15,6 @@ from ..oned import NotFoundError
 from ..world import Given, Part, World, given
 from .decide import Assign, Associate, Decision, PlacedError, Seen, Tell, decide, eni_of, missing, to_associate
 
-_CONCERN_ALL = {"UnauthorizedOperation", "AuthFailure", "RequestLimitExceeded", "InternalError", "Unavailable"}
-"""What EC2 refuses for all VMs alike."""
-
 
 def look(world: World, host: Host, vms: Sequence[AwsVm]) -> Seen:
     """Read what a decision about VMs on a host needs; little when all is right."""
@@ -113,7 +110,7 @@ def place(world: World, host: Host, vms: Sequence[AwsVm]) -> dict[int, AwsOvsErr
 
 
 def _concerns_all(error: AwsOvsError) -> Ec2Error | None:
-    return error if isinstance(error, Ec2Error) and error.code in _CONCERN_ALL else None
+    return error if isinstance(error, Ec2Error) and error.concerns_account else None
 
 
 def _lead_and_tell(

@@ -11,6 +11,7 @@ from ...addresses import is_ipv4, shown
 from ...errors import AwsOvsError
 from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, PRIVATE_IP, VTEP
 from ...table import printable
+from ..ec2_errors import Ec2Error
 from ..ec2_objects import ElasticIp, Interface, Subnet
 from ..objects import Address, AwsVm, Host
 from ..world import Given
@@ -251,7 +252,12 @@ def success(vm: AwsVm, host: Host) -> dict[str, str]:
 
 
 def failure(error: AwsOvsError) -> dict[str, str]:
-    """Compose the attributes of a VM that cannot have its addresses."""
+    """Compose the attributes of a VM that cannot have its addresses; what concerns the account is no error of the VM."""
+    if isinstance(error, Ec2Error) and error.spares_vms:
+        return {
+            EIP_STATUS: "WAITING: EC2 does not serve the front-end just now; addresses follow when it does",
+            EIP_HOST: "",
+        }
     host_id = str(error.host.host_id) if isinstance(error, PlacedError) else ""
     sentence = printable(str(error))
     return {EIP_STATUS: f"FAILED: {sentence}", EIP_HOST: host_id, ERROR: f"{_PREFIX}{sentence}"}
