@@ -59,7 +59,9 @@ FREE_ADDRESSES = "EC2_FREE_ADDRESSES"
 
 # Of a host: what its own probe reports.
 MESH = "AWS_OVS_MESH"
-"""The digest of the peer list that the host has."""
+"""The digest of the peer list that the host has: of one without peers when it has none, or cannot read it."""
+HOST_TIME = "AWS_OVS_TIME"
+"""When the probe ran, in seconds since 1970, by the host's clock."""
 
 PEERS_UP, PEERS_DOWN = "AWS_OVS_PEERS_UP", "AWS_OVS_PEERS_DOWN"
 HOST_MTU, HOST_VERSION, HOST_ERROR = "AWS_OVS_GUEST_MTU", "AWS_OVS_VERSION", "AWS_OVS_ERROR"

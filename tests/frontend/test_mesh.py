@@ -200,6 +200,19 @@ def test_a_host_that_reports_another_list_long_after_it_was_told_is_told_again(
     assert called(cloud) == [], "until its probe has run again, what it reports is old"
 
 
+def test_a_host_that_has_lost_its_list_gets_it_with_the_next_reconcile(cloud: Cloud, three: list[int]) -> None:
+    called(cloud)
+    early, late = int(time.time()) - 5, int(time.time()) + 5
+    cloud.oned.monitored(three[0], f'AWS_OVS_MESH="{own_digest()}"\nAWS_OVS_TIME="{early}"')
+    assert called(cloud) == [], "it reported before it was told"
+    cloud.oned.monitored(three[0], f'AWS_OVS_MESH="{own_digest(1)}"\nAWS_OVS_TIME="{late}"')
+    assert [line["LIST"] for line in shown(cloud)["hosts"]] == ["behind", "ok", "ok"]
+    said = cloud.reconcile()["changes"]
+    assert said == [{"target": "1 of 3 hosts (h1)", "change": "send the list of 3 peers"}]
+    Client().update_host(three[1], {"AWS_OVS_MESH": own_digest()})
+    assert called(cloud) == ["h1", "h2"], "h1 is to report later than that; h2 is of a version that does not say when"
+
+
 def test_a_host_that_reports_the_present_list_need_not_be_told(cloud: Cloud, three: list[int]) -> None:
     """Another front-end told it, before it handed over."""
     Client().update_host(three[0], {"AWS_OVS_MESH": own_digest(1, 2, 3)})

@@ -19,6 +19,7 @@ from vnm_aws.overlay.tunnels import Peer, PeerList, digest
 PROBE = "/var/tmp/one/im/kvm-probes.d/host/system/aws_ovs.sh"
 REPOSITORY = Path(__file__).parents[2]
 KEYS = {
+    "TIME",
     "VERSION",
     "VTEP",
     "UNDERLAY_MTU",
@@ -62,7 +63,9 @@ def mesh(lab: Lab) -> str:
 
 def test_it_reports_what_the_front_end_needs_to_know(fresh_lab: Lab, host: Host) -> None:
     fresh_lab.tunnels(host.name)
-    assert probe(host) == {
+    values = probe(host)
+    assert abs(int(values.pop("TIME")) - time.time()) < 60
+    assert values == {
         "VERSION": host.run(["aws-ovs", "--version"]).stdout.split()[1],
         "VTEP": host.instance.private_ip,
         "UNDERLAY_MTU": "9001",
@@ -97,6 +100,10 @@ def test_a_host_that_was_told_nothing_has_no_peers(host: Host) -> None:
     values = probe(host)
     assert (values["PEERS_UP"], values["PEERS_DOWN"], values["MESH"]) == ("0", "0", digest(PeerList([])))
     assert values["ERROR"] == ""
+    host.run(["sh", "-c", "echo nonsense >/var/lib/aws_ovs/peers.json"])
+    values = probe(host)
+    assert (values["PEERS_UP"], values["MESH"]) == ("", digest(PeerList([])))
+    assert "the peer list is not valid" in values["ERROR"]
 
 
 def test_a_dead_open_vswitch_is_an_error_with_a_remedy(fresh_lab: Lab, host: Host) -> None:
@@ -169,7 +176,8 @@ def test_a_program_that_cannot_run_is_an_error_too(host: Host, sudo: str, senten
     with replaced(host, _SUDO, f"#!/bin/sh\n{sudo}\n"):
         values = probe(host)
     assert values.pop("ERROR").startswith(sentence)
-    unknown = KEYS - {"VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "ERROR"}
+    assert values.pop("TIME").isdecimal()
+    unknown = KEYS - {"TIME", "VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "ERROR"}
     assert values == dict.fromkeys(unknown, ""), "what was true earlier is not known now"
 
 

@@ -6,6 +6,8 @@ OpenNebula keeps the last value of one that does not come.
 
 from __future__ import annotations
 
+import time
+
 from .. import __version__, config
 from ..errors import AwsOvsError
 from ..overlay import tunnels
@@ -16,7 +18,7 @@ from ..underlay import eni, kernel
 from . import connections, node, state, strangers
 
 _KEYS = (
-    *("VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "PEERS_UP", "PEERS_DOWN", "MESH"),
+    *("TIME", "VERSION", "VTEP", "UNDERLAY_MTU", "GUEST_MTU", "PEERS_UP", "PEERS_DOWN", "MESH"),
     *("CONNECTIONS", "CONNECTIONS_FULL", "CONNECTIONS_DROPPED", "ERROR"),
 )
 _TIMEOUT = 5.0
@@ -28,7 +30,7 @@ _HARMLESS = str.maketrans('"\\[]', "'/()")
 
 def run() -> None:
     """Print it; what keeps this node from working is the value of AWS_OVS_ERROR."""
-    values = dict.fromkeys(_KEYS, "") | {"VERSION": __version__}
+    values = dict.fromkeys(_KEYS, "") | {"TIME": str(int(time.time())), "VERSION": __version__}
     try:
         _gather(values)
     except AwsOvsError as bad:
@@ -44,6 +46,7 @@ def _gather(values: dict[str, str]) -> None:
     values["VTEP"] = underlay.address
     values["UNDERLAY_MTU"] = str(underlay.mtu)
     values["GUEST_MTU"] = str(underlay.guest_mtu(settings.internet_mtu, leaves=True))
+    values["MESH"] = tunnels.digest(tunnels.PeerList([]))
     told = tunnels.load()
     others = [peer for peer in told.peers if peer.vtep != underlay.address]
     values["MESH"] = tunnels.digest(told)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .. import files, lock
 from ..errors import AwsOvsError
-from ..names import MESH, VTEP
+from ..names import HOST_TIME, MESH, VTEP
 from ..overlay.tunnels import PeerList, digest
 from . import peer_list
 from .deadline import OverError
@@ -23,7 +23,7 @@ from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World
 
-_PROBED_S = 1500
+PROBED_S = 1500
 """Seconds after which a probe has been at work: OpenNebula runs those of this kind every 600 s."""
 
 _COMMAND = "sudo -n /usr/sbin/aws-ovs peers"
@@ -117,7 +117,7 @@ class _Told:
         """Find the digest of the list that a host has: what it was told, unless its own probe says otherwise since."""
         mark, when = self._told.get(_key(host), ("", 0.0))
         reported = host.template.get(MESH, "")
-        return reported if reported and time.time() - when > _PROBED_S else mark
+        return reported if reported and _is_later(host, when) else mark
 
     def note(self, hosts: list[Host], wanted: PeerList) -> None:
         """Keep what hosts were told just now; another process may do the same for others."""
@@ -129,6 +129,17 @@ class _Told:
             files.replace(self._path, json.dumps(dict(sorted(told.items()))))
             peer_list.remember(self._world, wanted)
         self._told = told
+
+
+def _is_later(host: Host, when: float) -> bool:
+    """Say whether what a host reports is later than a time, as far as that is known.
+
+    Hosts of older versions do not say when they report; of those one that has no list at all is believed at once.
+    """
+    if time.time() - when > PROBED_S:
+        return True
+    at = host.reported(HOST_TIME)
+    return host.template[MESH] == digest(PeerList([])) if at is None else at > when
 
 
 def _key(host: Host) -> str:

@@ -61,6 +61,11 @@ class Host(NamedTuple):
         """Say whether its instance is no more."""
         return self.template.get(INSTANCE_STATE) == TERMINATED
 
+    def reported(self, name: str) -> int | None:
+        """Read a number that its probe reports; None when it does not."""
+        text = self.template.get(name, "")
+        return int(text) if text.isascii() and text.isdecimal() else None
+
 
 class AddressRange(NamedTuple):
     """An address range; `leases` are the VMs that hold an address of it (-1: held by hand), from `one.vn.info` only."""

@@ -11,6 +11,6 @@ else
     case $sentence in *\;*) ;; *) sentence="$sentence; run 'install.sh --node' on this host again" ;; esac
     # OpenNebula keeps the last value of what does not come, and what this node knows of its peers is not known now.
     for key in PEERS_UP PEERS_DOWN MESH CONNECTIONS CONNECTIONS_FULL CONNECTIONS_DROPPED; do printf 'AWS_OVS_%s=""\n' "$key"; done
-    printf 'AWS_OVS_ERROR="%s"\n' "$sentence"
+    printf 'AWS_OVS_TIME="%s"\nAWS_OVS_ERROR="%s"\n' "$(date +%s)" "$sentence"
 fi
 exit 0
