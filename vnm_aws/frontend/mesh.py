@@ -7,18 +7,14 @@ stays out of date there, and the next reconcile catches it up.
 from __future__ import annotations
 
 import json
-import math
-import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from .. import files, lock
 from ..errors import AwsOvsError
 from ..names import HOST_TIME, MESH, VTEP
 from ..overlay.tunnels import PeerList, digest
-from . import peer_list
-from .deadline import OverError
+from . import peer_list, ssh
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World
@@ -65,37 +61,13 @@ def send(world: World, wanted: PeerList, hosts: list[Host]) -> None:
         AwsOvsError: some did not take it; each is named with its reason.
     """
     text = peer_list.document(wanted)
-    with ThreadPoolExecutor(world.settings.ssh_parallel) as pool:
-        reasons = list(pool.map(lambda host: _tell(world, host.name, text), hosts))
-    outcome = list(zip(hosts, reasons, strict=True))
-    _Told(world).note([host for host, reason in outcome if reason is None], wanted)
-    failed = [f"{host.name}: {reason}" for host, reason in outcome if reason is not None]
+    outcome = list(zip(hosts, ssh.run(world, hosts, _COMMAND, text), strict=True))
+    _Told(world).note([host for host, answer in outcome if not answer.reason], wanted)
+    failed = [f"{host.name}: {answer.reason}" for host, answer in outcome if answer.reason]
     if failed:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
         what = f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more})"
         raise AwsOvsError(what, "the next 'oneaws reconcile' tries them again")
-
-
-def _tell(world: World, name: str, text: str) -> str | None:
-    """Send the list to a host, and return the reason when the host did not take it."""
-    try:
-        world.deadline.check()
-    except OverError:
-        return "not called, for the time of the run is over"
-    timeout = math.ceil(world.deadline.left(world.settings.ssh_timeout))
-    command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}", "--", name, _COMMAND]
-    try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not answer within {timeout} s"
-    except OSError as error:
-        return f"ssh cannot be run ({error.strerror})"
-    if done.returncode == 0:
-        return None
-    lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"ssh ended with code {done.returncode}"]
-    return lines[-1].strip()[:200]
 
 
 class _Told:
