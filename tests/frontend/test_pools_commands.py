@@ -49,7 +49,7 @@ def test_the_list_shows_where_every_elastic_ip_leads_and_what_is_wrong(cloud: Cl
         [second, "10.0.0.253", "public", "1", "192.168.0.3", "-", "h1", "pending"],
         [foreign, "10.0.0.66", "public", "-", "-", "-", stranger.eni_id, "problem"],
         [fresh, "-", "public", "-", "-", "-", "-", "pending"],
-        ["10.0.0.9", "other", "0", "10.9.0.2", "-", "-", "ok"],
+        ["-", "10.0.0.9", "other", "0", "10.9.0.2", "-", "-", "ok"],
     ]
     assert printed[6] == f"{second}: associate with 10.0.0.253 (range 1 of network public)"
     assert printed[7].startswith(
@@ -67,7 +67,8 @@ def test_the_list_shows_where_every_elastic_ip_leads_and_what_is_wrong(cloud: Cl
         "NETWORK": "public",
         "AR": 0,
         "IP": "192.168.0.2",
-        "VM": str(vm_id),
+        "VM": [vm_id],
+        "HELD": False,
         "HOST": "h1",
         "STATUS": "ok",
         "REASON": "",

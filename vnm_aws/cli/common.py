@@ -62,7 +62,14 @@ def print_lines(lines: Sequence[dict[str, Any]], head: Sequence[str], as_json: b
     if as_json:
         click.echo(json.dumps(lines, indent=2))
     else:
-        click.echo(table(head, [[line[key] for key in head] for line in lines], _RIGHT))
+        click.echo(table(head, [[_cell(line[key]) for key in head] for line in lines], _RIGHT))
+
+
+def _cell(value: object) -> object:
+    """Write a value of a line for people."""
+    if isinstance(value, list):
+        value = " ".join(map(str, value)) or None
+    return "-" if value is None else value
 
 
 def print_values(values: dict[str, Any], as_json: bool) -> None:

@@ -38,18 +38,15 @@ def eip_list(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> No
     lines = listing.elastic_ip_lines(world, {world.network(name).network_id for name in networks})
     quota = listing.quota(world)
     if as_json:
-        click.echo(json.dumps({"elastic_ips": lines, "region": quota}, indent=2))
+        click.echo(json.dumps({"elastic_ips": lines, "region": quota._asdict()}, indent=2))
         return
     head = ("EXTERNAL_IP", "PRIVATE_IP", "NETWORK", "AR", "IP", "VM", "HOST", "STATUS")
-    print_lines(lines, head, as_json)
+    print_lines([line | {"VM": [*line["VM"], *["held"] * line["HELD"]]} for line in lines], head, as_json)
     for line in lines:
         if line["REASON"]:
-            what = line["EXTERNAL_IP"] if line["EXTERNAL_IP"] != "-" else f"network {line['NETWORK']}"
-            say(f"{what}: {line['REASON']}")
-    left = (
-        f" of {quota['quota']}, {quota['quota'] - quota['allocated']} more can be allocated" if quota["quota"] else ""
-    )
-    say(f"Elastic IPs in the Region: {quota['allocated']}{left}.")
+            say(f"{line['EXTERNAL_IP'] or 'network ' + line['NETWORK']}: {line['REASON']}")
+    left = f" of {quota.quota}, {quota.quota - quota.allocated} more can be allocated" if quota.quota else ""
+    say(f"Elastic IPs in the Region: {quota.allocated}{left}.")
 
 
 @eip.command("sync")

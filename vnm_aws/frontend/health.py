@@ -49,7 +49,8 @@ def _line(lines: list[dict[str, str]], name: str, look: Callable[[], str]) -> bo
 
 def _ec2(world: World) -> str:
     count, quota = len(world.instances), listing.quota(world)
-    return f"{count} instances match {world.settings.host_filter}; {quota['allocated']} of {quota['quota']} Elastic IPs"
+    most = f" of {quota.quota}" if quota.quota else ""
+    return f"{count} instances match {world.settings.host_filter}; {quota.allocated}{most} Elastic IPs"
 
 
 def _hooks(world: World) -> str:

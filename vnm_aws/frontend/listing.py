@@ -1,17 +1,20 @@
-"""Collect what the lists of `oneaws` show, as plain values: one dictionary a line, the keys are the columns."""
+"""Collect what the lists of `oneaws` show, as plain values: one dictionary a line, the keys are the columns.
+
+Programs read them as JSON: numbers are numbers, what is not known or not there is None, and every line has every key.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import names
 from ..errors import AwsOvsError
 from ..overlay.tunnels import PeerList
 from . import mesh, pools, registration
 from .objects import AddressRange, Network
-from .validation import Validation
+from .validation import Validation, vni_of
 from .world import World
 
 _STATES = {0: "init", 1: "update", 2: "on", 3: "err", 4: "dsbl", 5: "retry", 6: "init", 7: "dsbl", 8: "off"}
@@ -26,11 +29,11 @@ def host_lines(world: World) -> list[dict[str, Any]]:
             "NAME": host.name,
             "CLUSTER": host.cluster,
             "INSTANCE": host.template[names.INSTANCE_ID],
-            "TYPE": host.template.get(names.INSTANCE_TYPE, "-"),
-            "ZONE": host.template.get(names.ZONE, "-"),
-            "ENI": host.eni_id or "-",
-            "EC2": host.template.get(names.INSTANCE_STATE, "-"),
-            "FREE": host.template.get(names.FREE_ADDRESSES, "-"),
+            "TYPE": host.template.get(names.INSTANCE_TYPE) or None,
+            "ZONE": host.template.get(names.ZONE) or None,
+            "ENI": host.eni_id or None,
+            "EC2": host.template.get(names.INSTANCE_STATE) or None,
+            "FREE": host.reported(names.FREE_ADDRESSES),
             "TVM": len(host.vms),
             "STAT": _STATES.get(host.state, str(host.state)),
         }
@@ -47,12 +50,12 @@ def peer_lines(world: World, wanted: PeerList) -> list[dict[str, Any]]:
             "NAME": host.name,
             "VTEP": vtep,
             "LIST": "ok" if told else "behind",
-            "UP": host.template.get(names.PEERS_UP, "-"),
-            "DOWN": host.template.get(names.PEERS_DOWN, "-"),
-            "MTU": host.template.get(names.HOST_MTU, "-"),
-            "VERSION": host.template.get(names.HOST_VERSION, "-"),
+            "UP": host.reported(names.PEERS_UP),
+            "DOWN": host.reported(names.PEERS_DOWN),
+            "MTU": host.reported(names.HOST_MTU),
+            "VERSION": host.template.get(names.HOST_VERSION) or None,
             "STAT": _STATES.get(host.state, str(host.state)),
-            "ERROR": host.template.get(names.HOST_ERROR) or "-",
+            "ERROR": host.template.get(names.HOST_ERROR) or None,
         }
         for host, vtep, told in mesh.members(world, wanted)
     ]
@@ -80,7 +83,7 @@ def _of_network(world: World, network: Network) -> list[dict[str, Any]]:
     for line in lines:
         line["REASON"] = "; ".join(reasons[f"Elastic IP {line['EXTERNAL_IP']}"])
     whole = "; ".join(reasons[f"network {network.name}"])
-    return [*([_line(world, network, "-", "", "-", "problem") | {"REASON": whole}] if whole else []), *lines]
+    return [*([_line(world, network, "", "", "", "problem") | {"REASON": whole}] if whole else []), *lines]
 
 
 def _reports(world: World, network: Network) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -104,8 +107,8 @@ def _of_range(world: World, network: Network, item: AddressRange, status: dict[s
     eip = world.elastic_ips.get(allocation)
     leads = "ok" if not allocation or (eip is not None and eip.private_ip == private_ip) else "unmapped"
     line = _line(world, network, public_ip, private_ip, allocation, status.get(f"Elastic IP {public_ip}", leads))
-    vms = " ".join("held" if vm_id < 0 else str(vm_id) for vm_id in item.leases)
-    return line | {"AR": item.ar_id, "IP": item.ip, "VM": vms or "-"}
+    vms = [vm_id for vm_id in item.leases if vm_id >= 0]
+    return line | {"AR": item.ar_id, "IP": item.ip or None, "VM": vms, "HELD": len(vms) < len(item.leases)}
 
 
 def _line(
@@ -114,21 +117,30 @@ def _line(
     eni = world.eni_of_address.get(private_ip)
     host = world.host_of_eni.get(eni.eni_id) if eni else None
     return {
-        "EXTERNAL_IP": public_ip,
-        "ALLOCATION": allocation,
-        "PRIVATE_IP": private_ip or "-",
+        "EXTERNAL_IP": public_ip or None,
+        "ALLOCATION": allocation or None,
+        "PRIVATE_IP": private_ip or None,
         "NETWORK": network.name,
-        "AR": "-",
-        "IP": "-",
-        "VM": "-",
-        "HOST": host.name if host else eni.eni_id if eni else "-",
+        "AR": None,
+        "IP": None,
+        "VM": [],
+        "HELD": False,
+        "HOST": host.name if host else eni.eni_id if eni else None,
         "STATUS": status,
+        "REASON": "",
     }
 
 
-def quota(world: World) -> dict[str, int]:
-    """Count the Elastic IPs that the Region has and may have; 0 when EC2 does not say."""
-    return {"allocated": len(world.elastic_ips), "quota": world.ec2.elastic_ip_quota()}
+class Quota(NamedTuple):
+    """How many Elastic IPs the Region has, and may have; None when EC2 does not say."""
+
+    allocated: int
+    quota: int | None
+
+
+def quota(world: World) -> Quota:
+    """Count the Elastic IPs of the Region."""
+    return Quota(len(world.elastic_ips), world.ec2.elastic_ip_quota() or None)
 
 
 def network_lines(world: World, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -152,7 +164,7 @@ def _checked(world: World, validation: Validation, network: Network) -> dict[str
         "ID": network.network_id,
         "NAME": network.name,
         "BRIDGE": network.bridge,
-        "VNI": network.vlan_id or str(world.driver.vni_base + network.network_id),
+        "VNI": vni_of(network, network.vlan_id, world.driver),
         "VPC": network.template.get(names.VPC_ACCESS, "").strip().upper() or "NO",
         "RAW": network.template.get(names.RAW_ETHERNET, "").strip().upper() or "NO",
         "STATUS": "problem" if errors else "ok",
@@ -163,6 +175,6 @@ def _checked(world: World, validation: Validation, network: Network) -> dict[str
 def hook_lines(world: World) -> list[dict[str, Any]]:
     """List the driver's hooks."""
     return [
-        {"ID": hook.hook_id if hook.hook_id >= 0 else "-", "NAME": hook.name, "STATUS": hook.state}
+        {"ID": hook.hook_id if hook.hook_id >= 0 else None, "NAME": hook.name, "STATUS": hook.state}
         for hook in registration.registrations(world)
     ]

@@ -131,6 +131,8 @@ class Oned:
         call: Callable[..., Any] = reduce(getattr, method.split("."), self._one)
         try:
             return call(*arguments)
+        except OverflowError:
+            raise NotFoundError(f"OpenNebula has nothing with the ID {arguments[0]}", "give one that it has") from None
         except pyone.OneNoExistsException as error:
             raise NotFoundError(f"{_sentence(error)}", "it is gone") from None
         except pyone.OneAuthenticationException:

@@ -41,13 +41,13 @@ class Validation:
     def __init__(self, world: World) -> None:
         self._world, self._config = world, world.driver
         self._by_id = {network.network_id: network for network in world.networks}
-        self._by_vni: dict[int, list[tuple[Network, str]]] = defaultdict(list)
+        self._by_vni: dict[int | None, list[tuple[Network, str]]] = defaultdict(list)
         self._by_private_ip: dict[str, list[tuple[Network, bool]]] = defaultdict(list)
         ours = [network for network in world.networks if network.ours]
         self._choosing = [other for other in ours if not other.vlan_id and other.state == NETWORK_LOCK_CREATE]
         for network in ours:
             for _, bridge, vlan_id in _places(network):
-                self._by_vni[_vni_of(network, vlan_id, self._config)].append((network, bridge))
+                self._by_vni[vni_of(network, vlan_id, self._config)].append((network, bridge))
             for address, shared in _claims(network):
                 self._by_private_ip[address].append((network, shared))
 
@@ -107,7 +107,7 @@ class Validation:
         """Find whose segment a network is on: that of its parent, if it is a reservation that stays there."""
         parent = self._by_id.get(int(network.parent)) if network.parent.isdecimal() else None
         there = parent is not None and any(
-            (bridge, vni) == (place, _vni_of(parent, vlan_id, self._config)) for _, place, vlan_id in _places(parent)
+            (bridge, vni) == (place, vni_of(parent, vlan_id, self._config)) for _, place, vlan_id in _places(parent)
         )
         return parent.owner if parent is not None and there else network.owner
 
@@ -190,12 +190,12 @@ def _comes_first(other: Network, network: Network) -> bool:
     return other.state != NETWORK_LOCK_CREATE or other.network_id < network.network_id
 
 
-def _vni_of(network: Network, vlan_id: str, config: Config) -> int:
-    """Find the VNI that a VLAN_ID of a network is to the nodes, for which 0100 is 100; -1 when it is none."""
+def vni_of(network: Network, vlan_id: str, config: Config) -> int | None:
+    """Find the VNI that a VLAN_ID of a network is to the nodes, for which 0100 is 100; None when it is none."""
     try:
         return addresses.number(vlan_id or str(config.vni_base + network.network_id), "VLAN_ID", 1, MAX_VNI)
     except AwsOvsError:
-        return -1
+        return None
 
 
 def _mtu(network: Network, config: Config) -> None:
