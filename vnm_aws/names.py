@@ -93,6 +93,9 @@ RESTRICTED = (
 """What only administrators may set in VMs and networks, or users would take addresses of others and open what is closed.
 install.sh restricts more."""
 
+INHERITED = (*RESTRICTED, "MTU")
+"""What NICs must get of their networks: INHERITED of install.sh."""
+
 # Of a VM.
 EIP_STATUS = "AWS_EIP_STATUS"
 """What became of the addresses of a VM, for people. Nothing reads it back."""

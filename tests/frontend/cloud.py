@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,7 +20,7 @@ import yaml
 from tests.world.ec2.region import Ec2World, Instance
 from tests.world.oned import vm as oned_vm
 from tests.world.oned.server import Oned
-from vnm_aws import cli
+from vnm_aws import __version__, cli
 from vnm_aws.frontend import settings
 from vnm_aws.frontend.objects import AwsVm, Host, Network
 from vnm_aws.frontend.oned import Oned as Client
@@ -49,6 +50,12 @@ if [ -e "{directory}/$host.down" ]; then
     [ -s "{directory}/$host.down" ] || echo "ssh: connect to host $host port 22: Connection refused" >&2
     exit 255
 fi
+case $3 in
+*" check "*)
+    [ -e "{directory}/$host.check" ] || exec echo "[]"
+    cat "{directory}/$host.check"
+    exit 1
+esac
 cat >"{directory}/$host.$$"
 mv "{directory}/$host.$$" "{directory}/$host.list"
 """
@@ -81,6 +88,7 @@ class Cloud:
         program = directory / "bin" / "ssh"
         program.write_text(_SSH.format(directory=self.ssh))
         program.chmod(0o755)
+        self.set_timer("active")
         self.environment = {
             **ec2.environment(),
             **oned.environment(directory),
@@ -95,6 +103,12 @@ class Cloud:
         """Write the settings: these, and a state directory and short times of our own."""
         ours = {"state_directory": str(self.directory / "state"), "ec2_timeout": 10, "lock_timeout": 60}
         (self.directory / "aws_ovs.yaml").write_text(yaml.safe_dump({**ours, "host_name": "tag:Name", **values}))
+
+    def set_timer(self, state: str) -> None:
+        """Let systemd say this of the timer's unit; nothing: it does not run here. There is none that a test could have."""
+        program = self.directory / "bin" / "systemctl"
+        program.write_text(f"#!/bin/sh\n{f'echo {state}' if state else 'exit 1'}\n")
+        program.chmod(0o755)
 
     # The programs.
 
@@ -214,6 +228,13 @@ class Cloud:
     def mutating_calls(self) -> list[str]:
         """The calls that change something, to either world."""
         return [*self.ec2.mutating_calls(), *self.oned.mutating_calls()]
+
+    def probed(self, *hosts: str, **values: object) -> None:
+        """Let the probes of hosts have reported just now: that all is well, but for these values of AWS_OVS_ keys."""
+        for name in hosts:
+            well = {"TIME": int(time.time()), "VERSION": __version__, "PEERS_UP": 0, "PEERS_DOWN": 0, "ERROR": ""}
+            printed = "\n".join(f'AWS_OVS_{key}="{value}"' for key, value in {**well, **values}.items())
+            self.oned.monitored(self.host(name).host_id, printed)
 
     def told(self, host: str) -> dict[str, str]:
         """The peers that a host was told last, by name."""

@@ -16,10 +16,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from vnm_aws import lock
+from vnm_aws import __version__, lock
 from vnm_aws.cli import main
 from vnm_aws.errors import AwsOvsError
-from vnm_aws.frontend.objects import STATE_MONITORED
 from vnm_aws.frontend.settings import Settings
 
 from .cloud import Cloud
@@ -46,7 +45,7 @@ def cloudy(cloud: Cloud) -> None:
     cloud.add_eips(1)
     cloud.add_pool()
     cloud.reconcile()
-    cloud.oned.set_host_state(cloud.host("h1").host_id, STATE_MONITORED)
+    cloud.probed("h1")
     cloud.oneaws("hooks", "register")
     cloud.forget_calls()
 
@@ -124,7 +123,7 @@ def test_tables_are_like_those_of_opennebula(cloud: Cloud) -> None:
     assert lines[0].index("INSTANCE") == lines[1].index(instance)
     assert lines[1][: lines[0].index("FREE") + len("FREE")].endswith(" 48")
     lines = cloud.oneaws("mesh", "show").stdout.splitlines()
-    assert lines[1].split() == ["0", "h1", "10.0.0.4", "ok", "-", "-", "-", "-", "on", "-"]
+    assert lines[1].split() == ["0", "h1", "10.0.0.4", "ok", "0", "0", "-", __version__, "on", "-"]
     assert lines[2:] == ["Blocks of the VPC: 10.0.0.0/16", "Private addresses of VMs: 10.0.0.254"]
     lines = cloud.oneaws("eip", "list").stdout.splitlines()
     assert lines[0].split() == ["EXTERNAL_IP", "PRIVATE_IP", "NETWORK", "AR", "IP", "VM", "HOST", "STATUS"]
@@ -262,8 +261,28 @@ def test_check_says_that_all_is_well(cloud: Cloud) -> None:
     lines = _lines(cloud, 0)
     assert {status for _, status, _ in lines} == {"ok"}
     assert [name for name, _, _ in lines] == [
-        *("driver configuration", "OpenNebula", "EC2", "hooks", "restricted attributes", "clusters", "hosts"),
-        *("pool public", "addresses", "free addresses", "networks", "mesh", "network public", "security groups"),
+        *(
+            "driver configuration",
+            "OpenNebula",
+            "EC2",
+            "clock",
+            "hooks",
+            "restricted attributes",
+            "inherited attributes",
+        ),
+        *(
+            "timer",
+            "clusters",
+            "nodes",
+            "rights",
+            "hosts",
+            "pool public",
+            "addresses",
+            "free addresses",
+            "networks",
+            "mesh",
+        ),
+        *("network public", "security groups"),
     ]
     assert cloud.mutating_calls() == []
 

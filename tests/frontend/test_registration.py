@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vnm_aws.frontend.objects import Hook
+from vnm_aws.frontend.hook_objects import Hook
 from vnm_aws.frontend.oned import Oned as Client
 
 from .cloud import RECORDINGS, Cloud

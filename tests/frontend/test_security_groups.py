@@ -164,7 +164,7 @@ def test_elastic_ips_that_nobody_outside_reaches_are_mentioned(cloud: Cloud, hos
 
 
 def test_a_policy_that_does_not_allow_to_look_is_said(cloud: Cloud, hosts: list[Instance]) -> None:
-    cloud.ec2.fail_next("DescribeSecurityGroups", "UnauthorizedOperation")
+    cloud.ec2.fail_next("DescribeSecurityGroups", "UnauthorizedOperation", times=9)
     (sentence,) = said(cloud)
     assert "UnauthorizedOperation" in sentence
     assert sentence.endswith("allow it with share/aws/iam-policy.json")

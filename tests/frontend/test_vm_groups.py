@@ -10,7 +10,6 @@ import pytest
 from lxml import etree
 
 from tests.world.oned.vm import Element
-from vnm_aws.frontend.objects import STATE_MONITORED
 from vnm_aws.rules import Groups
 
 from .cloud import Cloud
@@ -95,9 +94,9 @@ def follow(cloud: Cloud, sentence: str) -> None:
 def site(cloud: Cloud) -> Site:
     """Hosts, a pool and hooks, all well but for NICs."""
     made = settle(cloud, eips=5)
-    for name in made.hosts:
-        cloud.oned.set_host_state(cloud.host(name).host_id, STATE_MONITORED)
+    cloud.probed(*made.hosts)
     cloud.oneaws("hooks", "register")
+    cloud.reconcile()
     return made
 
 
@@ -232,7 +231,7 @@ def test_vms_that_rules_did_not_reach_are_named(site: Site) -> None:
     site.cloud.oned.set_group(100, "web", UPDATED=vm_ids[:1], ERROR=vm_ids[1:])
     site.cloud.oned.set_group(101, "old", ERROR=[4711])
     lines = json.loads(site.cloud.oneaws("check", "--json", code=1).stdout)
-    assert [line for line in lines if line["STATUS"] != "ok"] == [
+    assert [line for line in lines if line["STATUS"] != "ok" and line["CHECK"] != "ports of VMs"] == [
         {
             "CHECK": "rules of VMs",
             "STATUS": "failed",
@@ -247,7 +246,7 @@ def test_rules_that_are_on_their_way_are_no_failure(site: Site) -> None:
     site.reconcile()
     site.cloud.oned.set_group(100, "web", OUTDATED=[second], UPDATING=[first])
     lines = json.loads(site.cloud.oneaws("check", "--json").stdout)
-    assert [(line["CHECK"], line["STATUS"], line["DETAIL"]) for line in lines if line["STATUS"] != "ok"] == [
+    assert [(line["CHECK"], line["STATUS"], line["DETAIL"]) for line in lines if "rules" in line["CHECK"]] == [
         (
             "rules of VMs",
             "warning",

@@ -51,13 +51,25 @@ def test_hosts_register_and_get_their_peers_over_ssh(fresh_lab: Lab, front_end: 
         front_end.monitor(name)
     shown = json.loads(front_end.oneaws("mesh", "show", "--json").stdout)["hosts"]
     assert [(one["NAME"], one["LIST"], one["UP"], one["DOWN"], one["ERROR"]) for one in shown] == [
-        (name, "ok", "2", "0", "-") for name in ("h1", "h2", "h3")
+        (name, "ok", 2, 0, None) for name in ("h1", "h2", "h3")
     ]
 
     # Made anew, with the same name and address, it knows nothing; OpenNebula says that it is back.
     fresh_lab.hosts["h2"].run(["aws-ovs", "peers"], stdin='{"peers": []}')
     front_end.hook("host_state", front_end.oned.document("HOST", front_end.host_id("h2")))
     assert fresh_lab.tunnels("h2") == {"h1": "up", "h2": "self", "h3": "up"}
+
+    # It loses its list, just after it was told.
+    fresh_lab.hosts["h2"].run(["sh", "-c", "sleep 1; rm /var/lib/aws_ovs/peers.json"])
+    front_end.monitor("h2")
+    shown = json.loads(front_end.oneaws("mesh", "show", "--json").stdout)["hosts"]
+    assert {one["NAME"]: one["LIST"] for one in shown} == {"h1": "ok", "h2": "behind", "h3": "ok"}
+    lines = json.loads(front_end.oneaws("check", "--nodes", "--json", code=1).stdout)
+    said = {(line["CHECK"], line["DETAIL"]) for line in lines}
+    assert ("host h1", "its own check finds nothing wrong") in said
+    assert ("host h2", "this node has no peer list; run 'oneaws mesh sync --all' on the front-end") in said
+    assert front_end.oneaws("reconcile").stdout == "1 of 3 hosts (h2): send the list of 3 peers\n"
+    assert fresh_lab.hosts["h2"].run(["cat", "/var/lib/aws_ovs/peers.json"]).stdout.count("vtep") == 3
 
 
 def test_started_by_root_it_acts_as_oneadmin(fresh_lab: Lab, front_end: FrontEnd) -> None:
@@ -93,7 +105,7 @@ def test_an_elastic_ip_follows_its_vm(fresh_lab: Lab, front_end: FrontEnd) -> No
     front_end.migrate_vm(1, elsewhere)
     assert _reached(fresh_lab, 1) == CLIENT
     (line,) = front_end.elastic_ips()
-    assert (line["HOST"], line["VM"], line["STATUS"]) == (elsewhere, "1", "ok")
+    assert (line["HOST"], line["VM"], line["STATUS"]) == (elsewhere, [1], "ok")
     assert front_end.oneaws("reconcile").stdout == "Nothing to change.\n"
 
 

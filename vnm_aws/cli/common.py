@@ -35,11 +35,11 @@ class Later:
 
 
 if TYPE_CHECKING:
-    from ..frontend import reconcile
+    from ..frontend import reconcile, timer
     from ..frontend.reconcile import Stage
     from ..frontend.world import World
 else:
-    reconcile = Later("reconcile")
+    reconcile, timer = map(Later, ("reconcile", "timer"))
 
 
 def say(line: str, err: bool = False) -> None:
@@ -97,6 +97,8 @@ def changing(stages: Callable[..., Iterator[Stage]]) -> Callable[..., None]:
         with contextlib.nullcontext(True) if dry_run else reconcile.turn(world, f"oneaws {name}", queue) as our_turn:
             if our_turn:
                 reconcile.carry_out(world, stages(world, **arguments), outcome)
+                if name == "reconcile" and not dry_run:
+                    timer.note(world)
             else:
                 say(
                     "oneaws: another front-end leads, or another run is waiting already; this one did nothing", err=True

@@ -29,18 +29,20 @@ def reconcile_all(world: World) -> Iterator[Stage]:
 
 
 @click.command("check")
+@click.option("--nodes", "ask_nodes", is_flag=True, help="Let every host check itself, too, by ssh.")
 @as_json_option
 @click.pass_context
-def check(ctx: click.Context, as_json: bool) -> None:
+def check(ctx: click.Context, ask_nodes: bool, as_json: bool) -> None:
     """Say whether all is well, and for each thing that is not, what to do. Changes nothing.
 
-    It looks at settings, OpenNebula, EC2, hooks, networks, hosts, Elastic IPs, VMs, peers, and at the security groups of AWS
-    that the hosts are in: whether they let hosts, and nobody else, into the tunnels.
+    It looks at settings, OpenNebula (hooks and how they went, attributes), EC2 (rights, clock, instances), the timer, networks,
+    Elastic IPs, VMs, what hosts report of themselves, and at the security groups of AWS that the hosts are in: whether they let
+    hosts, and nobody else, into the tunnels, and whether they let in what VMs with Elastic IPs do.
 
     It names VMs that the present rules of their own security groups did not reach, and warns of NICs with an address in AWS
     that let everything in. That may be meant so: a warning does not change the exit code.
     """
-    lines = health.check(open_world(ctx))
+    lines = health.check(open_world(ctx), ask_nodes)
     print_lines(lines, ("CHECK", "STATUS", "DETAIL"), as_json)
     if any(line["STATUS"] not in ("ok", "warning") for line in lines):
         sys.exit(1)

@@ -6,9 +6,11 @@ Credentials, Region and endpoint are left to boto3's own chain. A describe may s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
@@ -74,6 +76,7 @@ class Ec2:
 
     Attributes:
         changes: how many calls that change something were made.
+        clock_ahead: seconds that this machine's clock is ahead of EC2's, by its last answer; None before the first.
 
     Raises:
         AwsOvsError: no Region is configured; and each call: EC2 is not there or refuses.
@@ -84,6 +87,7 @@ class Ec2:
         self.changes = 0
         self._stop: dict[str, Ec2Error] = {}
         self._call_ends = 0.0
+        self.clock_ahead: float | None = None
         try:
             retries = {"mode": "standard"} | ({} if os.environ.get("AWS_MAX_ATTEMPTS") else {"max_attempts": _RETRIES})
             wait = self._deadline.left
@@ -91,6 +95,7 @@ class Ec2:
             self._client: Any = boto3.client("ec2", region_name=region or None, config=config)
             self._client.meta.events.register("before-call.ec2", self._begin)
             self._client.meta.events.register("before-send.ec2", self._attempt)
+            self._client.meta.events.register("response-received.ec2", self._note_time)
         except NoRegionError:
             raise AwsOvsError("no AWS Region is configured", "set region in /etc/one/aws_ovs.yaml") from None
         except (BotoCoreError, ValueError) as error:
@@ -139,6 +144,40 @@ class Ec2:
             return getattr(self._client, method)(**arguments)
         pages = self._client.get_paginator(method).paginate(**arguments, PaginationConfig={"PageSize": page})
         return pages.build_full_result()
+
+    def refusal(self, action: str, **arguments: object) -> Ec2Error | None:
+        """Ask what EC2 would refuse a call with, without making it; None when it would allow it.
+
+        With DryRun, EC2 checks the right to make a call and answers with the error DryRunOperation when there is one, and with
+        UnauthorizedOperation when there is none (DryRun, among the common parameters of the EC2 API reference).
+        """
+        try:
+            self._call(action, DryRun=True, **arguments)
+        except Ec2Error as error:
+            return None if error.code == "DryRunOperation" else error
+        return None
+
+    def refusal_to_move(self, action: str, eni_id: str, nobodys: str) -> Ec2Error | None:
+        """Ask what EC2 would refuse AssignPrivateIpAddresses or UnassignPrivateIpAddresses with, which know no DryRun.
+
+        The call names an address that no ENI can have, so it is refused in any case, and changes nothing.
+
+        Args:
+            action: which of the two.
+            eni_id: the ENI.
+            nobodys: the first address of its subnet, which AWS keeps for itself.
+        """
+        try:
+            self._call(action, NetworkInterfaceId=eni_id, PrivateIpAddresses=[nobodys])
+        except Ec2Error as error:
+            return None if error.code == "InvalidParameterValue" else error
+        return None
+
+    def _note_time(self, response_dict: dict[str, Any] | None = None, **_: object) -> None:
+        """Note how far the clocks are apart, by the Date of a response."""
+        date = (response_dict or {}).get("headers", {}).get("date")
+        with contextlib.suppress(TypeError, ValueError):
+            self.clock_ahead = time.time() - parsedate_to_datetime(date or "").timestamp()
 
     def _change(self, action: str, **arguments: object) -> None:
         self.changes += 1

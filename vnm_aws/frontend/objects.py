@@ -164,7 +164,10 @@ class OpenNic(NamedTuple):
 
 
 class AwsVm(NamedTuple):
-    """A VM and its addresses in AWS. `on_host`: it is on the host now; `migrating`: it is on its way there."""
+    """A VM and its addresses in AWS.
+
+    `on_host`: it is on the host now, `since` when it came there; `migrating`: it is on its way there.
+    """
 
     vm_id: int
     name: str
@@ -175,6 +178,7 @@ class AwsVm(NamedTuple):
     user_template: dict[str, str]
     open_nics: tuple[OpenNic, ...] = ()
     migrating: bool = False
+    since: int = 0
 
     @property
     def told(self) -> bool:
@@ -189,15 +193,6 @@ class Group(NamedTuple):
     name: str
     waiting: tuple[int, ...]
     failed: tuple[int, ...]
-
-
-class Hook(NamedTuple):
-    """A registered hook."""
-
-    hook_id: int
-    name: str
-    kind: str
-    template: dict[str, str]
 
 
 def _plain(element: etree._Element | None) -> dict[str, str]:
@@ -309,6 +304,7 @@ def read_vm(element: etree._Element) -> AwsVm:
         _plain(element.find("USER_TEMPLATE")),
         tuple(_open_nics(element)) if addresses else (),
         life in MIGRATING,
+        0 if last is None else _number(last, "STIME", 0),
     )
 
 
@@ -358,13 +354,6 @@ def read_group(element: etree._Element) -> Group:
         _text(element, "NAME"),
         _ids(element, "OUTDATED_VMS/ID") + _ids(element, "UPDATING_VMS/ID"),
         _ids(element, "ERROR_VMS/ID"),
-    )
-
-
-def read_hook(element: etree._Element) -> Hook:
-    """Read a HOOK element."""
-    return Hook(
-        _number(element, "ID"), _text(element, "NAME"), _text(element, "TYPE"), _plain(element.find("TEMPLATE"))
     )
 
 

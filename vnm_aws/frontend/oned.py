@@ -10,7 +10,7 @@ import os
 import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 from xml.parsers.expat import ExpatError
 
 import pyone
@@ -20,9 +20,10 @@ from pyone.server_xrpc import OneServerXRPC, RequestsTransport
 
 from ..addresses import shown
 from ..errors import AwsOvsError
-from . import objects
+from . import hook_objects, objects
 from .deadline import Deadline
-from .objects import AwsVm, Group, Hook, Host, Network
+from .hook_objects import Execution, Hook
+from .objects import AwsVm, Group, Host, Network
 
 _ENDPOINT = "http://localhost:2633/RPC2"
 _EVERYBODYS, _ALL = -2, -1
@@ -31,6 +32,14 @@ _APPEND = 1
 _ENABLED, _DISABLED = 0, 1
 _SOLO, _LEADER = "0", "3"
 _CONNECT_S, _READ_S = 10, 60
+
+
+class Attributes(NamedTuple):
+    """Which attributes of VMs and of networks only administrators may set, and which NICs get of their networks."""
+
+    of_vms: set[str]
+    of_networks: set[str]
+    inherited: set[str]
 
 
 class NotFoundError(AwsOvsError):
@@ -160,14 +169,11 @@ class Oned:
         """Read OpenNebula's version, such as 7.2.0."""
         return str(self._call("system.version"))
 
-    def restricted(self) -> tuple[set[str], set[str]]:
-        """Read which attributes of VMs and of networks only administrators may set."""
+    def attributes(self) -> Attributes:
+        """Read what oned itself does with attributes: as it runs, which oned.conf may not say any more."""
         root = self._call("system.config")
-        vms, networks = (
-            {(item.text or "").strip().upper() for item in root.iter(f"{kind}_RESTRICTED_ATTR")}
-            for kind in ("VM", "VNET")
-        )
-        return vms, networks
+        kinds = ("VM_RESTRICTED_ATTR", "VNET_RESTRICTED_ATTR", "INHERIT_VNET_ATTR")
+        return Attributes(*({(item.text or "").strip().upper() for item in root.iter(kind)} for kind in kinds))
 
     def leads(self) -> bool:
         """Say whether this front-end acts: it is alone, or the leader among several."""
@@ -236,6 +242,10 @@ class Oned:
         pool = self._call("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
         return map(objects.read_vm, pool.iterfind("VM"))
 
+    def vm_documents(self, first: int, last: int) -> list[etree._Element]:
+        """Read the documents of the active VMs with IDs from `first` to `last`, as hosts get them."""
+        return list(self._call("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE).iterfind("VM"))
+
     def vm(self, vm_id: int) -> AwsVm:
         """Read a VM."""
         return objects.read_vm(self._call("vm.info", vm_id))
@@ -251,7 +261,12 @@ class Oned:
 
     def hooks(self) -> list[Hook]:
         """Read all hooks."""
-        return [objects.read_hook(item) for item in self._call("hookpool.info").iterfind("HOOK")]
+        return [hook_objects.read_hook(item) for item in self._call("hookpool.info").iterfind("HOOK")]
+
+    def executions(self, failed: bool, hook_id: int = -1, since: int = -1) -> list[Execution]:
+        """Read the executions of hooks, or of one, that failed or did not, after a time; oned keeps the last of each."""
+        log = self._call("hooklog.info", since, -1, hook_id, -1 if failed else 1)
+        return [hook_objects.read_execution(item) for item in log.iterfind("HOOK_EXECUTION_RECORD")]
 
     def add_hook(self, text: str) -> int:
         """Register a hook by its template and return its ID."""

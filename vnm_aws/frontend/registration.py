@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from ..errors import AwsOvsError
-from .objects import Hook
+from .hook_objects import Hook
 from .oned import template
 from .plan import Plan
 from .world import World

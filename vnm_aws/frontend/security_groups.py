@@ -41,7 +41,7 @@ def look(world: World) -> tuple[list[AwsOvsError], str]:
         host
         for names, hosts in sets.items()
         for host in hosts
-        if host.eni_id in used and not any(_from_outside(rule, blocks) for rule in _rules(groups, names, "ingress"))
+        if host.eni_id in used and not any(from_outside(rule, blocks) for rule in rules_of(groups, names, "ingress"))
     ]
     return errors, f"nothing outside the VPC reaches the Elastic IPs on {_named(closed)}" if closed else ""
 
@@ -56,7 +56,8 @@ def _sets(world: World) -> _Sets:
     return sets
 
 
-def _rules(groups: _Groups, names: Iterable[str], direction: str) -> list[Rule]:
+def rules_of(groups: _Groups, names: Iterable[str], direction: str) -> list[Rule]:
+    """List the rules that groups of these names have in a direction, `ingress` or `egress`."""
     return [rule for name in names if name in groups for rule in getattr(groups[name], direction)]
 
 
@@ -72,7 +73,7 @@ class _Gap(NamedTuple):
 def _gaps(sets: _Sets, groups: _Groups, direction: str) -> Iterator[_Gap]:
     """Find the peers that the tunnels of hosts do not reach, or that do not reach them, by `direction` of the rules."""
     for names, hosts in sets.items():
-        rules = [rule for rule in _rules(groups, names, direction) if rule.covers("udp", VXLAN_PORT)]
+        rules = [rule for rule in rules_of(groups, names, direction) if rule.covers("udp", VXLAN_PORT)]
         for of_peers, peers in sets.items():
             alone = of_peers == names and len(hosts) == 1  # a host has no tunnel to itself
             out = [peer for peer in peers if not any(_names(rule, of_peers, peer.template[VTEP]) for rule in rules)]
@@ -123,7 +124,8 @@ def _within(cidr: str, blocks: list[Prefix]) -> bool:
     )
 
 
-def _from_outside(rule: Rule, blocks: list[Prefix]) -> bool:
+def from_outside(rule: Rule, blocks: list[Prefix]) -> bool:
+    """Say whether a rule lets in somebody outside the VPC."""
     return rule.prefix_lists or any(not _within(cidr, blocks) for cidr in rule.cidrs)
 
 

@@ -3,7 +3,8 @@
 Under /lab/ it has an interface of its own, plain HTTP with JSON:
 
 * POST /lab/reset: an account as `populate` describes, no settings, no calls.
-* POST /lab/settings: any of `elastic_ips`, `visibility_delay`, `throttle`, `kill`, `fail`, `mark`, as `Ec2World` sends them.
+* POST /lab/settings: any of `elastic_ips`, `visibility_delay`, `throttle`, `kill`, `fail`, `mark`, `clock_ahead`, as
+  `Ec2World` sends them.
 * GET /lab/calls: the calls so far; DELETE forgets them.
 * POST /lab/populate: see `populate`.
 
@@ -38,6 +39,7 @@ _Start = Callable[..., Any]
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/[^/]+/([^/]+)/([^/]+)/")
 _STATUS = {
     "AuthFailure": 401,
+    "DryRunOperation": 412,
     "UnauthorizedOperation": 403,
     "InternalError": 500,
     "RequestLimitExceeded": 503,
@@ -48,6 +50,15 @@ _STATUS = {
 def is_mutating(action: str) -> bool:
     """Whether a call changes anything, as its name tells."""
     return not action.startswith(("Describe", "Get", "List", "Search"))
+
+
+class Clock:
+    """The clock that answers show in their Date: how many seconds it is ahead of this machine's."""
+
+    ahead = 0.0
+
+
+CLOCK = Clock()
 
 
 class Bucket:
@@ -102,6 +113,7 @@ class Control:
         self._buckets: dict[str, Bucket] = {}
         self._failures: dict[str, tuple[str, int]] = {}
         self._kill: dict[str, Any] = {}
+        CLOCK.ahead = 0.0
 
     def __call__(self, environ: _Environ, start: _Start) -> Iterable[bytes]:
         """Answer a request."""
@@ -120,14 +132,10 @@ class Control:
             action = parameters.get("Action", "")
             if found[1] == OWN_KEY:
                 return self._serve(action, environ, start)
-            self._calls.append(
-                {
-                    "action": action,
-                    "mutating": is_mutating(action),
-                    "parameters": parameters if is_mutating(action) else {},
-                }
-            )
-            return self._call(action, environ, start)
+            is_dry = parameters.get("DryRun") == "true"
+            mutating = is_mutating(action) and not is_dry and not self._is_in_vain(parameters)
+            self._calls.append({"action": action, "mutating": mutating, "parameters": parameters if mutating else {}})
+            return self._call(action, is_dry, environ, start)
 
     def _serve(self, action: str, environ: _Environ, start: _Start) -> Iterable[bytes]:
         answer = list(self._inner(environ, start))
@@ -135,7 +143,7 @@ class Control:
             HISTORY.changed(self._backend)
         return answer
 
-    def _call(self, action: str, environ: _Environ, start: _Start) -> Iterable[bytes]:
+    def _call(self, action: str, is_dry: bool, environ: _Environ, start: _Start) -> Iterable[bytes]:
         kill = self._due()
         if kill.get("when") == "before":
             end(kill["pid"])
@@ -145,10 +153,17 @@ class Control:
         code = self._failure(action)
         if code:
             return _error(start, code, "This call was to fail.")
+        if is_dry:
+            return _error(start, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
         answer = self._serve(action, environ, start)
         if kill:
             end(kill["pid"])
         return answer
+
+    def _is_in_vain(self, parameters: dict[str, str]) -> bool:
+        """Whether a call names the first address of a subnet, which is AWS' own: that is refused whoever asks."""
+        subnets = (subnet for zone in self._backend.subnets.values() for subnet in zone.values())
+        return parameters.get("PrivateIpAddress.1", "") in {str(subnet.cidr.network_address) for subnet in subnets}
 
     def _due(self) -> dict[str, Any]:
         if not self._kill:
@@ -213,6 +228,8 @@ class Control:
                 HISTORY.set_delay(self._backend, value)
             elif name == "throttle":
                 self._throttle, self._buckets = value, {}
+            elif name == "clock_ahead":
+                CLOCK.ahead = value
             elif name == "kill":
                 self._kill = value
             elif name == "fail":

@@ -232,6 +232,10 @@ class Ec2World:
         """From now on the account may have so many Elastic IPs."""
         self._set(elastic_ips=limit)
 
+    def set_clock_ahead(self, seconds: float) -> None:
+        """Let EC2's clock, which its answers show, be ahead of this machine's; negative for behind."""
+        self._set(clock_ahead=seconds)
+
     def set_visibility_delay(self, seconds: float) -> None:
         """From now on, programs see a change in Describe calls of interfaces, addresses and instances so much later.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 # Before moto is imported: thousands of images would take seconds, and an instance starts from any name of one.
@@ -23,13 +24,17 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from . import addresses, describe
-from .control import Control
+from .control import CLOCK, Control
 
 
 class _Handler(MotoRequestHandler):  # type: ignore[misc]
     protocol_version = "HTTP/1.1"
     # Header and body are two writes; without this the second waits for the client's delayed acknowledgment.
     disable_nagle_algorithm = True
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date of an answer."""
+        return str(super().date_time_string((time.time() if timestamp is None else timestamp) + CLOCK.ahead))
 
     def log_request(self, *_: Any) -> None:
         """Only errors are worth a line."""

@@ -29,7 +29,8 @@ def system_version(state: State) -> str:
 
 def system_config(state: State) -> str:
     restricted = "".join(element(f"{kind}_RESTRICTED_ATTR", name) for kind, name in state.restricted)
-    return f"<OPENNEBULA_CONFIGURATION>{restricted}</OPENNEBULA_CONFIGURATION>"
+    inherited = "".join(element("INHERIT_VNET_ATTR", name) for name in state.inherited)
+    return f"<OPENNEBULA_CONFIGURATION>{inherited}{restricted}</OPENNEBULA_CONFIGURATION>"
 
 
 def zone_raftstatus(state: State) -> str:
@@ -150,6 +151,19 @@ def secgrouppool_info(state: State, owner: int, first: int, last: int) -> str:
 
 def hookpool_info(state: State) -> str:
     return pool("HOOK_POOL", (hook.xml() for hook in descending(state.hooks)))
+
+
+def hooklog_info(state: State, first: int, last: int, hook_id: int, how: int) -> str:
+    """Give the executions between two times, of a hook or all (-1): that failed (-1), succeeded (1), or all."""
+    return pool(
+        "HOOKLOG",
+        (
+            execution.xml()
+            for execution in sorted(state.executions, key=lambda one: -one.hook_id)
+            if (first < 0 or execution.time > first) and (last < 0 or execution.time < last)
+            if hook_id in (-1, execution.hook_id) and (how == 0 or (execution.code == 0) == (how == 1))
+        ),
+    )
 
 
 def hook_allocate(state: State, text: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from . import methods
 from . import vm as oned_vm
 from .control import Control
-from .state import Group, Hook, State
+from .state import Execution, Group, Hook, State
 from .template import Template, from_element, parse
 from .vm import ACTIVE, RUNNING, Vm
 from .vnet import ERROR, LOCK_CREATE, READY, UPDATE_FAILURE, AddressRange
@@ -36,6 +36,20 @@ class Play(Control):
         """Let every user set an attribute of a kind of objects, VM or VNET: its line is not in oned.conf."""
         with self._lock:
             self._state.restricted.remove((kind, name))
+
+    def inherit_no_more(self, name: str) -> None:
+        """Let NICs not get an attribute of their networks: its line is not in oned.conf."""
+        with self._lock:
+            self._state.inherited.remove(name)
+
+    def ran_hook(self, hook_id: int, stderr: str = "", at: int = 0) -> int:
+        """Let a hook have run, at a time (0: now); it failed if it printed something on stderr. The execution's ID."""
+        with self._lock:
+            number = sum(one.hook_id == hook_id for one in self._state.executions)
+            self._state.executions.append(
+                Execution(hook_id, number, at or int(time.time()), 1 if stderr else 0, stderr)
+            )
+            return number
 
     def monitored(self, host_id: int, printed: str) -> None:
         """Put what a host's probes printed, a template, into that of the host, which is then MONITORED."""

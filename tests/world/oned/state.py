@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -107,6 +108,27 @@ class Hook:
 
 
 @dataclass
+class Execution:
+    """An execution of a hook, as HookLog::add keeps it; what the hook printed is encoded, as CommandManager does."""
+
+    hook_id: int
+    execution_id: int
+    time: int
+    code: int
+    stderr: str
+
+    def xml(self) -> str:
+        """Write the document of an execution in one.hooklog.info."""
+        stderr = base64.encodebytes(self.stderr.encode()).decode()
+        return (
+            f"<HOOK_EXECUTION_RECORD><HOOK_ID>{self.hook_id}</HOOK_ID><EXECUTION_ID>{self.execution_id}</EXECUTION_ID>"
+            f"<TIMESTAMP>{self.time}</TIMESTAMP><ARGUMENTS>PFZNLz4=\n</ARGUMENTS><EXECUTION_RESULT>"
+            f"<COMMAND>/var/lib/one/remotes/hooks/aws_ovs/event</COMMAND><STDOUT></STDOUT><STDERR>{stderr}</STDERR>"
+            f"<CODE>{self.code}</CODE></EXECUTION_RESULT></HOOK_EXECUTION_RECORD>"
+        )
+
+
+@dataclass
 class Group:
     """A security group: which VMs have its rules is what a test says, by the names of oned's lists."""
 
@@ -136,6 +158,7 @@ class State:
         self.vms: dict[int, Vm] = {}
         self.hooks: dict[int, Hook] = {}
         self.groups: dict[int, Group] = {0: Group(0, "default")}
+        self.executions: list[Execution] = []
         self.next_ids = {"CLUSTER": 100, "HOST": 0, "VNET": 0, "VM": 0, "HOOK": 0}
         self.raft_state, self.server_id = 0, -1
         # What install.sh adds to oned.conf: the kind of object, and the attribute that only administrators may set.
@@ -143,6 +166,7 @@ class State:
             (kind, f"{place}{name}") for kind, places in _PLACES.items() for place in places for name in _OURS
         ]
         self.restricted.append(("VNET", "AWS_EIP_POOL"))
+        self.inherited = [*_OURS, "MTU"]
 
     def new_id(self, kind: str) -> int:
         """Give the next ID of "CLUSTER", "HOST", "VNET", "VM" or "HOOK"; that of a deleted object never comes back."""
