@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from .ec2.region import Ec2World
+from .ec2.region import Ec2World, private_ips
 from .guests import document
 from .guests.document import Document
 from .guests.guest import Guest
@@ -21,7 +21,7 @@ from .hosts import datapath, dump
 from .hosts.executor import CommandError
 from .hosts.host import Host
 from .recording import FRONTEND, Recording, Step
-from .vpc.vpc import Vpc
+from .vpc.vpc import Eni, Vpc
 
 ACTIONS = "/var/tmp/one/vnm/aws_ovs"
 _FIRST_HOST = 11
@@ -91,6 +91,7 @@ class Lab:
         self.hypervisor = Hypervisor(self.hosts)
         self._documents: dict[int, Document] = {}
         self._private_ips: set[str] = set()
+        self._further: dict[str, list[Eni]] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -141,21 +142,57 @@ class Lab:
         Raises:
             CommandError: a host refused.
         """
-        text = self.peer_list()
+        texts = {name: self.peer_list(name) for name in self.hosts}
         self._everywhere(
-            lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=text)
+            lambda host: host.run(["sudo", "-n", "/usr/sbin/aws-ovs", "peers"], user="oneadmin", stdin=texts[host.name])
         )
 
-    def peer_list(self) -> str:
-        """Which hosts there are, and which addresses are whose."""
+    def peer_list(self, host: str = "") -> str:
+        """Which hosts there are, which addresses are whose, and which further ENIs the named host has."""
         instances = {name: host.instance for name, host in self.hosts.items()}
         told = {
             "peers": [{"name": name, "vtep": instance.private_ip} for name, instance in instances.items()],
             "vpc_cidrs": [self.ec2.vpc_cidr],
-            "node_addresses": [instance.public_ip for instance in instances.values() if instance.public_ip],
+            "node_addresses": [
+                *(instance.public_ip for instance in instances.values() if instance.public_ip),
+                *(eni.address for enis in self._further.values() for eni in enis),
+            ],
             "private_ips": sorted(self._private_ips),
+            "enis": [
+                {
+                    "mac": eni.mac,
+                    "address": eni.address,
+                    "subnet": self.ec2.subnet_cidr,
+                    "addresses": private_ips(self.ec2.client, eni.eni_id)[1:],
+                }
+                for eni in self._further.get(host, [])
+            ],
         }
         return json.dumps(told)
+
+    def plug_eni(self, host: str, address: str, ifname: str = "ens6") -> Eni:
+        """Give a host one more ENI, and let the peers know."""
+        subnet, instance = self.ec2.subnet_id, self.hosts[host].instance
+        made = self.ec2.client.create_network_interface(SubnetId=subnet, PrivateIpAddress=address)["NetworkInterface"]
+        further = self._further.setdefault(host, [])
+        attached = self.ec2.client.attach_network_interface(
+            NetworkInterfaceId=made["NetworkInterfaceId"],
+            InstanceId=instance.instance_id,
+            DeviceIndex=len(further) + 1,
+        )
+        eni = Eni(made["NetworkInterfaceId"], made["MacAddress"], address, attached["AttachmentId"])
+        further.append(eni)
+        self.vpc.attach_further(eni, self.hosts[host].pid, ifname)
+        self.vpc.settle()
+        self.push_peers()
+        return eni
+
+    def unplug_eni(self, host: str, eni: Eni) -> None:
+        """Take an ENI away from a host; the peers do not know that yet."""
+        self._further[host].remove(eni)
+        self.vpc.detach(eni)
+        self.ec2.client.detach_network_interface(AttachmentId=eni.attachment_id)
+        self.ec2.client.delete_network_interface(NetworkInterfaceId=eni.eni_id)
 
     def tunnels(self, host: str) -> dict[str, str]:
         """The states of a host's tunnels by peer, once none is down or BFD has had its time to find them up."""
@@ -263,6 +300,9 @@ class Lab:
             self.hypervisor.guests.pop(vm_id).close()
         self._documents.clear()
         self._private_ips.clear()
+        for host, enis in self._further.items():
+            for eni in list(enis):
+                self.unplug_eni(host, eni)
         self._reset_ec2()
         self.vpc.set_delay(self._delay)
         self.vpc.set_internet_mtu(1500)

@@ -34,7 +34,7 @@ echo '# routes'
 ip -4 route show table all | sort
 ip -6 route show table all | grep -v -e fe80 -e ff00 | sort
 echo '# rules'
-ip -4 rule
+ip -4 rule | sort
 ip -6 rule
 echo '# neighbours'
 ip neigh show nud permanent | sort

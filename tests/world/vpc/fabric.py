@@ -85,6 +85,13 @@ class Fabric:
         self._taps[fd], self._fds[port] = port, fd
         self._epoll.register(fd, select.EPOLLIN)
 
+    def detach(self, port: str) -> None:
+        """Let the TAP of `port` vanish."""
+        fd = self._fds.pop(port)
+        del self._taps[fd]
+        self._epoll.unregister(fd)
+        os.close(fd)
+
     def run(self) -> None:
         """Serve until the control socket closes."""
         while True:
@@ -153,6 +160,8 @@ class Fabric:
         answer: object = {}
         if verb == "attach":
             self.attach(**command)
+        elif verb == "detach":
+            self.detach(**command)
         elif verb == "delay":
             self._delay = command["seconds"]
         elif verb == "internet_mtu":

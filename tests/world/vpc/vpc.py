@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.world.ec2.region import Ec2World, Instance
 
@@ -29,6 +29,15 @@ def router_address(subnet: str) -> str:
     """The router of a subnet: its first address."""
     address = subnet.partition("/")[0].split(".")
     return ".".join([*address[:3], str(int(address[3]) + 1)])
+
+
+class Eni(NamedTuple):
+    """An ENI beside the first of an instance."""
+
+    eni_id: str
+    mac: str
+    address: str
+    attachment_id: str
 
 
 class Vpc:
@@ -102,6 +111,14 @@ class Vpc:
     def attach(self, instance: Instance, netns_pid: int, ifname: str = "ens5") -> None:
         """Put the instance's ENI into the network namespace of `netns_pid`."""
         self._ask("attach", port=instance.eni_id, mac=instance.mac, pid=netns_pid, ifname=ifname, mtu=VPC_MTU)
+
+    def attach_further(self, eni: Eni, netns_pid: int, ifname: str) -> None:
+        """Put a further ENI into a network namespace, as the device of that name; it is down, as a new one is."""
+        self._ask("attach", port=eni.eni_id, mac=eni.mac, pid=netns_pid, ifname=ifname, mtu=1500)
+
+    def detach(self, eni: Eni) -> None:
+        """Take an ENI away from whoever has it."""
+        self._ask("detach", port=eni.eni_id)
 
     def set_delay(self, seconds: float) -> None:
         """From now on changes in EC2 take this long to have an effect."""
