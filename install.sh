@@ -370,10 +370,20 @@ others() { # what keeps the host's other tools from the driver's rule and routes
     [[ -d /etc/systemd ]] || return 0
     directory "$NETWORKD" 755 root:root
     put "$SOURCE/share/networkd/aws_ovs.conf" "$NETWORKD/aws_ovs.conf" 644 root:root
-    eni=$(ip -4 -o route show default | sed -nE '1s/.* dev ([^ ]+).*/\1/p')
-    [[ -n $eni ]] || return 0
-    directory "/etc/systemd/network/70-$eni.network.d" 755 root:root
-    put "$SOURCE/share/networkd/$ALIASES" "/etc/systemd/network/70-$eni.network.d/$ALIASES" 644 root:root
+    for eni in $(enis); do
+        directory "/etc/systemd/network/70-$eni.network.d" 755 root:root
+        put "$SOURCE/share/networkd/$ALIASES" "/etc/systemd/network/70-$eni.network.d/$ALIASES" 644 root:root
+    done
+}
+
+enis() { # the interface of the default route, and further ENIs
+    local driver
+    {
+        ip -4 -o route show default | sed -nE '1s/.* dev ([^ ]+).*/\1/p'
+        for driver in /sys/class/net/*/device/driver; do
+            [[ $(readlink "$driver") != */ena ]] || basename "${driver%/device/driver}"
+        done
+    } | sort -u
 }
 
 drop_others() {
