@@ -47,6 +47,11 @@ ROUTE_TABLE = VXLAN_PORT
 RULE_PRIORITY = VXLAN_PORT
 """Priority of the rule that leads to ROUTE_TABLE: behind table `local` (0), so that the node keeps its own addresses,
 and before table `main` (32766), which knows the VMs' addresses as neighbours on the ENI."""
+MOST_ENIS = 64
+"""Of a node. Where there are several, ENI number n has the table ROUTE_TABLE + n, and packets that leave by it that mark."""
+ENI_MAC = "02:a5:0e:00:01:{:02x}"
+"""The MAC from which a packet for ENI number n comes to the node's kernel: it tells the kernel what no mark of Open vSwitch's
+userspace datapath would. The first ENI has number 1, and none such MAC."""
 
 # Attributes of OpenNebula's objects. Of a host: what its template says of its instance.
 INSTANCE_ID, INSTANCE_TYPE, INSTANCE_STATE = "EC2_INSTANCE_ID", "EC2_INSTANCE_TYPE", "EC2_INSTANCE_STATE"

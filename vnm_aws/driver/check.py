@@ -279,3 +279,4 @@ def _kernel(node: Node, of_vms: dict[str, str]) -> Iterator[Difference]:
             f"{entry.address} of {whose} is configured on this node itself ({entry.interface}), which drops its packets"
         )
         yield Difference(what, f"remove it: ip address del {entry}")
+    yield from (Difference(error.what, error.remedy) for error in strangers.missing(node.underlay))

@@ -11,7 +11,7 @@ from ..addresses import Prefix
 from ..names import RUN
 from ..overlay import flows, openflow, stand_ins
 from ..overlay.bridges import Transaction
-from ..overlay.grants import Grants
+from ..overlay.grants import Grants, stored
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
 from ..table import printable
@@ -36,19 +36,21 @@ class Node:
         apply_flows: Callable[[openflow.Bundles], None] = openflow.apply,
         read_flows: Callable[[str, str], list[str]] = openflow.read,
         look_at_kernel: Callable[[eni.Underlay, config.Config], list[str]] = lambda *_: [],
+        told: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.underlay, self.db, self.dry_run = settings, underlay, db, dry_run
         self.transit = Prefix(settings.transit_range, "transit_range")
         self._apply_flows, self._look_at_kernel = apply_flows, look_at_kernel
         self.read_flows = read_flows
-        self.grants = Grants.load()
+        self.grants = Grants.of((stored() if told is None else told).get("grants"))
         self.stand_ins = stand_ins.load()
 
     @classmethod
     def find(cls, settings: config.Config, dry_run: bool = False) -> Node:
         """Find the parts of this node, all of which must be usable; the caller holds the lock."""
-        underlay = eni.find(settings.underlay_interface)
-        return cls(settings, underlay, Ovsdb(), dry_run, look_at_kernel=kernel.glance)
+        told = stored()
+        underlay = find_underlay(settings, told)
+        return cls(settings, underlay, Ovsdb(), dry_run, look_at_kernel=kernel.glance, told=told)
 
     def in_force(self, ports: list[GuestPort]) -> list[GuestPort]:
         """List guest ports as far as their networks grant what they are, with stand-ins for addresses of other subnets."""
@@ -112,9 +114,28 @@ class Node:
             heal.run(self)
         return False
 
+    def use_enis(self, told: Iterable[tuple[str, str, str]]) -> None:
+        """Use these further ENIs from now on, each told by its MAC, primary address and subnet."""
+        enis = list(told)
+        if enis != [(known.mac, known.address, known.subnet) for known in self.underlay.further]:
+            self.underlay = eni.find(self.config.underlay_interface, enis)
+
     def marker(self) -> dict[str, Any]:
         """Describe what the node's base depends on."""
         return describe(self.config, self.underlay)
+
+
+def find_underlay(settings: config.Config, told: dict[str, Any]) -> eni.Underlay:
+    """Find the ENIs of this node; `told` is the stored peer list, which has the further ones.
+
+    Raises:
+        AwsOvsError: the first one cannot be found.
+    """
+    try:
+        enis = [(entry["mac"], entry["address"], entry["subnet"]) for entry in told.get("enis", ())]
+    except (TypeError, KeyError):  # somebody has written into it; `check` says so
+        enis = []
+    return eni.find(settings.underlay_interface, enis)
 
 
 def describe(settings: config.Config, underlay: eni.Underlay) -> dict[str, Any]:
@@ -122,7 +143,7 @@ def describe(settings: config.Config, underlay: eni.Underlay) -> dict[str, Any]:
     return {
         "version": __version__,
         "config": list(settings),
-        "underlay": list(underlay),
+        "underlay": [underlay.interface, underlay.address, underlay.subnet, underlay.mtu],
         "ovs-vswitchd": vswitchd(),
     }
 

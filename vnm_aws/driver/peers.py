@@ -25,7 +25,6 @@ def run(node: Node, document: bytes | None) -> None:
         if not node.dry_run:
             files.replace(PEER_LIST, document.decode())
     try:
-        node.ensure_base()
         _follow(node)
     except BaseException:
         if document is not None and not node.dry_run:
@@ -40,8 +39,10 @@ def run(node: Node, document: bytes | None) -> None:
 
 def _follow(node: Node) -> None:
     told = tunnels.load()
-    grants = Grants.of(told.grants)
+    node.use_enis(told.further)
     node.refuse_overlap(told.vpc_cidrs)
+    node.ensure_base()
+    grants = Grants.of(told.grants)
     if grants != node.grants:
         # What VMs may do has changed: all their flows are made again, in one step.
         from . import restore

@@ -127,10 +127,11 @@ def without_aliases(node: Node, observed: Observed, vm: Leaving, known: list[Gue
 
 
 def _refuse_own(node: Node, nic: Nic, address: str) -> None:
-    if eni.is_local(address):
+    is_own = address in node.underlay.addresses
+    if is_own or eni.is_local(address):
         places = [str(entry) for entry in netlink.addresses() if entry.address == address]
         what = f"NIC {nic.nic_id}: AWS_PRIVATE_IP {address} is configured on this node itself, which would keep its packets"
-        if address == node.underlay.address:
+        if is_own:
             raise AwsOvsError(f"{what}: it is the node's own", "give the VM another lease")
         remedies = "; ".join(f"ip address del {place}" for place in places)
         raise AwsOvsError(what, f"remove it there: {remedies or f'ip address show to {address} says where it is'}")

@@ -11,10 +11,11 @@ import time
 from .. import __version__, config
 from ..errors import AwsOvsError
 from ..overlay import tunnels
+from ..overlay.grants import stored
 from ..overlay.guest_port import GuestPort
 from ..overlay.ovsdb import Ovsdb
 from ..table import printable
-from ..underlay import eni, kernel
+from ..underlay import kernel
 from . import connections, node, state, strangers
 
 _KEYS = (
@@ -42,7 +43,7 @@ def run() -> None:
 def _gather(values: dict[str, str]) -> None:
     """Fill in the values, as far as this gets: what needs the least comes first."""
     settings = config.load()
-    underlay = eni.find(settings.underlay_interface)
+    underlay = node.find_underlay(settings, stored())
     values["VTEP"] = underlay.address
     values["UNDERLAY_MTU"] = str(underlay.mtu)
     values["GUEST_MTU"] = str(underlay.guest_mtu(settings.internet_mtu, leaves=True))
@@ -86,3 +87,5 @@ def _look_at_kernel(here: node.Node, ports: list[GuestPort]) -> None:
         raise AwsOvsError(what, f"remove it: ip address del {entry}")
     for what in kernel.glance(here.underlay, here.config):
         raise AwsOvsError(what, "run 'aws-ovs restore'")
+    for missing in strangers.missing(here.underlay):
+        raise missing

@@ -31,7 +31,7 @@ def gather(node: Node) -> dict[str, Any]:
         seen = {name: tunnel._replace(state="down") for name, tunnel in seen.items()}
         plugged = set()
     return {
-        "underlay": node.underlay._asdict(),
+        "underlay": node.underlay._asdict() | {"further": [eni._asdict() for eni in node.underlay.further]},
         "guest_mtu": node.underlay.guest_mtu(node.config.internet_mtu, leaves=True),
         "peers": [_peer(node, peer, seen.get(peer.name, tunnels.MISSING)) for peer in tunnels.load().peers],
         "networks": [
@@ -92,6 +92,9 @@ def run(node: Node, as_json: bool, vm_id: str = "") -> None:
     underlay = everything["underlay"]
     about = f"{underlay['interface']} {underlay['address']} mtu {underlay['mtu']}"
     print(f"{about}, guests up to {everything['guest_mtu']}")
+    enis = {"INTERFACE": "interface", "ENI": "address", "MAC": "mac"}
+    if underlay["further"]:
+        _print(enis, underlay["further"])
     counters = {key.upper(): key for key in _COUNTERS}
     _print({"PEER": "name", "VTEP": "vtep", "TUNNEL": "state", **counters}, everything["peers"])
     _print({"BRIDGE": "bridge", "VNI": "vni", "PORTS": "ports"}, everything["networks"])

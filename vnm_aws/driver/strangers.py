@@ -136,8 +136,14 @@ def private_addresses(transit: Prefix, underlay: Underlay, ports: Iterable[Guest
     for port in ports:
         own = port.private_addresses(transit)
         of_vms |= dict.fromkeys([*own, *map(standing.of, own)], f"VM {port.vm_id}")
-    of_vms.pop(underlay.address, None)
-    return of_vms
+    return {address: whose for address, whose in of_vms.items() if address not in underlay.addresses}
+
+
+def missing(underlay: Underlay) -> list[AwsOvsError]:
+    """Tell of the further ENIs that are no interfaces of this node, each with a remedy."""
+    remedy = "attach it to this instance, or let the front-end tell what it has now: oneaws mesh sync --all"
+    what = "no interface of this node has the MAC {0.mac} of its ENI {0.address}, so that VMs' addresses there are dead"
+    return [AwsOvsError(what.format(eni), remedy) for eni in underlay.further if not eni.interface]
 
 
 def taken(of_vms: dict[str, str]) -> list[tuple[Address, str]]:

@@ -21,7 +21,8 @@ from .. import config, lock, processes
 from ..addresses import Prefix
 from ..errors import AwsOvsError
 from ..journal import ERROR, explain, log
-from ..names import GATEWAY_PORT, REPAIR_PORT
+from ..names import GATEWAY_PORT, PEER_LIST, REPAIR_PORT
+from ..overlay.grants import stored
 from ..underlay import eni, kernel, netlink
 from ..underlay.netlink import Address
 from . import heal, state, strangers
@@ -75,26 +76,26 @@ def run() -> None:
         since = time.monotonic()
         healer.look(depth)
         time.sleep(_REST_S if credit >= 1 else 1 / _A_SECOND)
-        depth = _wait(network, tables, healer.next_look)
+        depth = _wait(network, tables, healer.next_look, [*_LINKS, *healer.macs])
         credit = min(_AT_ONCE, credit - 1 + (time.monotonic() - since) * _A_SECOND)
 
 
-def _wait(network: socket.socket, tables: socket.socket, until: float) -> int:
-    """Wait until it is time to look; tell how deep."""
+def _wait(network: socket.socket, tables: socket.socket, until: float, links: list[bytes]) -> int:
+    """Wait until it is time to look; tell how deep. `links` are the names or MACs of the links that we need."""
     while (left := until - time.monotonic()) > 0:
         if select.select([network, tables], [], [], left)[0]:
             of_network, of_tables = map(_drain, (network, tables))
             has_address = any(_kind(message) in _ADDRESS_MESSAGES for message in of_network)  # they are in the tables
             if has_address or any(_TABLES in message for message in of_tables):
                 return _TABLES_TOO
-            if any(map(_concerns, of_network)):
+            if any(_concerns(message, links) for message in of_network):
                 return _QUICK
     return _ALL
 
 
-def _concerns(message: bytes) -> bool:
+def _concerns(message: bytes, links: list[bytes]) -> bool:
     """Tell whether a message may be about what the driver needs; every VM has links, which are none of it."""
-    return _kind(message) not in _LINK_MESSAGES or any(name in message for name in _LINKS)
+    return _kind(message) not in _LINK_MESSAGES or any(name in message for name in links)
 
 
 def _kind(message: bytes) -> int:
@@ -124,6 +125,8 @@ class _Healer:
         self._seen: dict[Address, float] = {}
         self._settings = config.Config()
         self._said = ""
+        self._told: tuple[tuple[int, ...], dict[str, Any]] = ((), {})
+        self.macs: list[bytes] = []
 
     def look(self, depth: int) -> None:
         """Look at the node, and heal what is wrong; say what went wrong with that once, not once a minute."""
@@ -146,7 +149,8 @@ class _Healer:
         if depth == _ALL:
             self._settings = config.load()
         settings = self._settings
-        underlay = eni.find(settings.underlay_interface)
+        underlay = node_module.find_underlay(settings, self._stored())
+        self.macs = [bytes.fromhex(further.mac.replace(":", "")) for further in underlay.further]
         of_vms = _private_addresses(settings, underlay) if depth > _QUICK else {}
         late = self._late(strangers.taken(of_vms)) if depth > _QUICK else []
         found = [*(str(entry) for entry, _ in late), *_differences(underlay, settings, of_vms, depth, made_for)]
@@ -164,6 +168,17 @@ class _Healer:
                 raise AwsOvsError(f"this node could not be healed ({left[0]})", error)
         if found:
             self.next_look = min(self.next_look, self._not_before)
+
+    def _stored(self) -> dict[str, Any]:
+        """Read the stored peer list, when it is another one than at the last look: it may be long."""
+        with contextlib.suppress(OSError):
+            status = os.stat(PEER_LIST)
+            version = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._told[0] != version:
+                told = {key: value for key, value in stored().items() if key == "enis"}
+                self._told = (version, told)
+            return self._told[1]
+        return {}
 
     def _late(self, taken: list[tuple[Address, str]]) -> list[tuple[Address, str]]:
         """Choose the addresses of VMs that have been on this node for too long."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..addresses import Prefix
 from ..errors import AwsOvsError
@@ -22,6 +22,16 @@ def grant(network_id: int, attribute: str, value: str) -> str:
     return f"{network_id} {attribute} {value}"
 
 
+def stored() -> dict[str, Any]:
+    """Read the stored peer list, which was checked before it was stored; the boot path has no time for more."""
+    try:
+        with open(PEER_LIST, encoding="utf-8") as file:
+            told = json.loads(file.read(PEER_LIST_LIMIT))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
 class Grants(NamedTuple):
     """Answer what a network grants; `lines` are those of the peer list, None when it has none."""
 
@@ -30,15 +40,9 @@ class Grants(NamedTuple):
     @classmethod
     def of(cls, lines: Iterable[str] | None) -> Grants:
         """Take the lines as the peer list has them."""
-        return cls(None if lines is None else frozenset(lines))
-
-    @classmethod
-    def load(cls) -> Grants:
-        """Read the stored peer list, which was checked before it was stored; the boot path has no time for more."""
         try:
-            with open(PEER_LIST, encoding="utf-8") as file:
-                return cls.of(json.loads(file.read(PEER_LIST_LIMIT)).get("grants"))
-        except (OSError, ValueError, AttributeError, TypeError):
+            return cls(None if lines is None else frozenset(lines))
+        except TypeError:  # somebody has written into the stored list
             return cls(None)
 
     def limit(self, port: GuestPort, transit: Prefix) -> GuestPort:

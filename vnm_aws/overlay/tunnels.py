@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..addresses import Prefix, ip_to_int, ipv4, mac, shown
 from ..errors import AwsOvsError
-from ..names import OVERLAY, PEER_KEY, PEER_LIST, PEER_LIST_LIMIT, ROLE, VXLAN_PORT
+from ..names import GATEWAY_PORT, OVERLAY, PEER_KEY, PEER_LIST, PEER_LIST_LIMIT, ROLE, VXLAN_PORT
 from .bridges import Transaction, is_tunnel, places, port_number, select_role
 from .ovsdb import Ovsdb, as_dict, as_list, ovs_map, select
 from .pipeline import destinations, flow, overlay_bridge
@@ -61,6 +61,11 @@ class PeerList(NamedTuple):
     private_ips: tuple[str, ...] = ()
     grants: tuple[str, ...] | None = None
     enis: tuple[Eni, ...] = ()
+
+    @property
+    def further(self) -> list[tuple[str, str, str]]:
+        """List MAC, primary address and subnet of each of these ENIs."""
+        return [(eni.mac, eni.address, eni.subnet) for eni in self.enis]
 
 
 def parse(text: bytes) -> PeerList:
@@ -180,11 +185,19 @@ def flows(db: Ovsdb, told: PeerList, own: str, subnet: str, transit: str) -> lis
         subnet: the ENI's.
         transit: the range of transit addresses.
     """
-    (rows,) = db.transact([{**select_role("tunnel"), "columns": ["name", "ofport"]}])
+    gateway = select("Interface", [["name", "==", GATEWAY_PORT]], ["name", "ofport"])
+    rows, gateways = db.transact([{**select_role("tunnel"), "columns": ["name", "ofport"]}, gateway])
     numbers = filter(None, (port_number(row) for row in rows if is_tunnel(row["name"])))
-    nodes = {*told.node_addresses, *(peer.vtep for peer in told.peers)}
-    open_and_closed = destinations.mesh(own, nodes, {subnet, *told.vpc_cidrs}, told.private_ips, transit)
-    return [flow.delete(flow.MESH_COOKIE), *overlay_bridge.mesh(numbers), *open_and_closed]
+    nodes = {*told.node_addresses, *(peer.vtep for peer in told.peers), *(eni.address for eni in told.enis)}
+    subnets = {subnet, *(eni.subnet for eni in told.enis)}
+    open_and_closed = destinations.mesh(own, nodes, subnets | {*told.vpc_cidrs}, told.private_ips, transit)
+    outward = [
+        line
+        for row in gateways
+        for number, eni in enumerate(told.enis, 2)
+        for line in overlay_bridge.by_eni(number, eni.addresses, port_number(row))
+    ]
+    return [flow.delete(flow.MESH_COOKIE), *overlay_bridge.mesh(numbers), *open_and_closed, *outward]
 
 
 def _tunnel(row: dict[str, Any]) -> Tunnel:

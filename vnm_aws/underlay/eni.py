@@ -1,4 +1,8 @@
-"""Finds this node's way into the VPC: the ENI's name, address, subnet and MTU, asked of the kernel in microseconds."""
+"""Finds this node's ways into the VPC: the ENI's name, address, subnet and MTU, asked of the kernel in microseconds.
+
+A node may have further ENIs, for the private addresses of more VMs than the first has room for. The front-end tells which;
+the first carries all else.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +11,97 @@ import contextlib
 import fcntl
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from .. import mtu
 from ..addresses import Prefix, int_to_ip
 from ..errors import AwsOvsError
-from ..names import GATEWAY_PORT
+from ..names import GATEWAY_PORT, ROUTE_TABLE
+from . import netlink
 
 _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFMTU = 0x8915, 0x891B, 0x8921
 
 
+_WITHOUT_COUNTERS = netlink.attribute(29, 8)
+"""IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS; the counters of links are most of what the kernel tells of them."""
+
+
+class Further(NamedTuple):
+    """A further ENI, as the front-end has told it.
+
+    Attributes:
+        number: 2 for the first of them, 3, …
+        mac: its MAC.
+        address: its primary address.
+        subnet: that of its addresses.
+        interface: the name that it has here; empty when no interface of this node has its MAC.
+    """
+
+    number: int
+    mac: str
+    address: str
+    subnet: str
+    interface: str = ""
+
+
+class Card(NamedTuple):
+    """An ENI that the node has, the first one among them.
+
+    Attributes:
+        table: the route table of what leaves by it, and the mark of the packets of VMs that do.
+    """
+
+    table: int
+    interface: str
+    address: str
+    subnet: str
+
+    @property
+    def router(self) -> str:
+        """Compute the address of the VPC's router: the first of each subnet."""
+        return int_to_ip(Prefix(self.subnet, "subnet").first + 1)
+
+
 class Underlay(NamedTuple):
-    """The interface that carries the tunnels."""
+    """The interface that carries the tunnels, and the further ENIs."""
 
     interface: str
     address: str
     subnet: str
     mtu: int
+    further: tuple[Further, ...] = ()
+
+    @property
+    def cards(self) -> list[Card]:
+        """List the ENIs that are there, the first one first."""
+        there = [Further(1, "", self.address, self.subnet, self.interface), *self.further]
+        return [
+            Card(ROUTE_TABLE + eni.number, eni.interface, eni.address, eni.subnet) for eni in there if eni.interface
+        ]
+
+    @property
+    def addresses(self) -> set[str]:
+        """Collect the primary addresses of all ENIs, which are the node's."""
+        return {self.address, *(eni.address for eni in self.further)}
 
     def guest_mtu(self, internet_mtu: int, leaves: bool) -> int:
         """Compute the largest MTU that a guest may use; see `mtu.for_guests`."""
         return mtu.for_guests(self.mtu, internet_mtu, leaves)
 
 
-def find(interface: str) -> Underlay:
+def find(interface: str, told: Iterable[tuple[str, str, str]] = ()) -> Underlay:
     """Find the underlay of this node: the interface of that name, or for `auto` the one of the default route.
+
+    Args:
+        interface: the name, or `auto`.
+        told: MAC, primary address and subnet of each further ENI.
 
     Raises:
         AwsOvsError: there is none, or it has no IPv4 address.
     """
-    name = _default_interface() if interface == "auto" else interface
+    further = _further(list(told))
+    name = _default_interface({eni.interface for eni in further}) if interface == "auto" else interface
     with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as control:
         try:
             address = _ask(control, name, _SIOCGIFADDR)[4:8]
@@ -47,7 +111,20 @@ def find(interface: str) -> Underlay:
             what = f"the underlay interface {name} has no IPv4 address ({error.strerror})"
             raise AwsOvsError(what, "configure it, or set underlay_interface in aws_ovs.yaml") from None
     own, netmask = int.from_bytes(address, "big"), int.from_bytes(mask, "big")
-    return Underlay(name, int_to_ip(own), f"{int_to_ip(own & netmask)}/{netmask.bit_count()}", link_mtu)
+    return Underlay(name, int_to_ip(own), f"{int_to_ip(own & netmask)}/{netmask.bit_count()}", link_mtu, further)
+
+
+def _further(told: list[tuple[str, str, str]]) -> tuple[Further, ...]:
+    """Find the interfaces of further ENIs: of several with the MAC the oldest, for others are built upon it."""
+    names: dict[str, str] = {}
+    links = netlink.ask(netlink.LINKS, bytes(16), choice=_WITHOUT_COUNTERS) if told else []
+    for link in sorted(links, key=_index, reverse=True):
+        names[link.attributes.get(1, b"").hex(":")] = link.text(3) or ""  # IFLA_ADDRESS, IFLA_IFNAME
+    return tuple(Further(number, *eni, names.get(eni[0], "")) for number, eni in enumerate(told, 2))
+
+
+def _index(link: netlink.Entry) -> int:
+    return int.from_bytes(link.head[4:8], sys.byteorder)  # ifi_index
 
 
 def _ask(control: socket.socket, name: str, request: int) -> bytes:
@@ -79,9 +156,10 @@ def _bits(text: str) -> int:
     return int.from_bytes(int(text, 16).to_bytes(4, sys.byteorder), "big")
 
 
-def _default_interface() -> str:
-    """Name the interface of the default route with the smallest metric."""
-    defaults = [(way.metric, way.interface) for way in _ways() if way.prefix_length == 0]
+def _default_interface(further: Collection[str]) -> str:
+    """Name the interface of the default route with the smallest metric that is none of the further ENIs."""
+    ways = [way for way in _ways() if way.prefix_length == 0 and way.interface not in further]
+    defaults = [(way.metric, way.interface) for way in ways]
     if not defaults:
         raise AwsOvsError("this node has no default route to find its ENI by", "set underlay_interface in aws_ovs.yaml")
     return min(defaults)[1]

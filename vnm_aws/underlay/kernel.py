@@ -2,7 +2,8 @@
 
 A packet that reaches the ENI for an address of its subnet that is not the node's own is for a VM: a policy
 rule sends it to aws_gw, an internal port of the overlay bridge. What comes out of aws_gw is routed to the ENI, behind
-the node's own address where its source is a transit address.
+the node's own address where its source is a transit address. A node with further ENIs has that for each of them, and what
+leaves does so by the ENI that has its source address, for AWS drops all else.
 
 All of it is one list of items. Each knows whether it is right and how to make it right. `ensure` and `differences` walk
 the same list, so that what the one repairs is what the other reports. To look costs a millisecond, so that a VM's
@@ -20,9 +21,9 @@ from ..config import Config
 from ..errors import AwsOvsError
 from ..names import GATEWAY_PORT, REPAIR_PORT, ROUTE_TABLE, RULE_PRIORITY
 from . import netlink
-from .eni import Underlay
+from .eni import Card, Underlay
 from .nft import Tables, ruleset
-from .routing import Link, Neighbour, Route, Rule
+from .routing import Link, Neighbour, Primary, Route, Rule, Rules
 
 _NEXT_HOP = "169.254.87.1"
 """An address that nothing has: the kernel needs a next hop on aws_gw to put into a MAC header."""
@@ -87,7 +88,7 @@ def glance(underlay: Underlay, settings: Config) -> list[str]:
 
 def _items(underlay: Underlay, settings: Config, of_vms: Collection[str]) -> list[Item]:
     """Declare the state, in the order in which it can be made: a link that goes up has no routes."""
-    eni, transit, mtu = underlay.interface, settings.transit_range, underlay.guest_mtu(settings.internet_mtu, True)
+    transit, mtu = settings.transit_range, underlay.guest_mtu(settings.internet_mtu, True)
     has_ipv6 = os.path.exists("/proc/sys/net/ipv6")
     default, to_transit = f"default route of table {ROUTE_TABLE}", f"route to {transit}"
     return [
@@ -96,8 +97,8 @@ def _items(underlay: Underlay, settings: Config, of_vms: Collection[str]) -> lis
         Neighbour(GATEWAY_PORT, _NEXT_HOP, settings.gateway_mac),
         Route(default, ROUTE_TABLE, "0.0.0.0/0", GATEWAY_PORT, _NEXT_HOP, mtu),
         Route(to_transit, _MAIN_TABLE, transit, GATEWAY_PORT, _NEXT_HOP, mtu),
-        Rule(ROUTE_TABLE, RULE_PRIORITY, eni, underlay.subnet),
-        Setting(f"net/ipv4/conf/{eni}/forwarding", "1"),
+        *_ways(underlay),
+        *(Setting(f"net/ipv4/conf/{card.interface}/forwarding", "1") for card in underlay.cards),
         Setting(f"net/ipv4/conf/{GATEWAY_PORT}/forwarding", "1"),
         # The way back to a VM's private address is aws_gw only for what came in on the ENI: loose is as strict as it
         # can be.
@@ -112,11 +113,47 @@ def _items(underlay: Underlay, settings: Config, of_vms: Collection[str]) -> lis
     ]
 
 
+def _ways(underlay: Underlay) -> list[Item]:
+    """Declare the ways between the overlay and each ENI; for the only one, table `main` has the way out.
+
+    The MAC and the mark of a packet that leaves tell its ENI, see `nft.ruleset`.
+    """
+    cards = underlay.cards
+    rules = [Rule(ROUTE_TABLE, card.interface, card.subnet) for card in cards]
+    if len(cards) == 1:
+        return [Rules(RULE_PRIORITY, tuple(rules))]
+    for card in cards:
+        rules += [Rule(card.table, GATEWAY_PORT, mark=card.table), Rule(card.table, source=card.address)]
+    further = [
+        item
+        for card in cards[1:]
+        for item in (Link(card.interface, underlay.mtu), Primary(card.interface, card.address))
+    ]
+    return [*further, *(item for card in cards for item in _way_out(card)), Rules(RULE_PRIORITY, tuple(rules))]
+
+
+def _way_out(card: Card) -> list[Item]:
+    """Declare what lets packets leave by one of several ENIs, and those come in that are for its addresses."""
+    default, table = f"default route of table {card.table}", card.table
+    settings = {
+        # The way back to who sends is by the ENI of table `main`.
+        "rp_filter": "2",
+        # Each speaks for its own addresses only.
+        "arp_ignore": "1",
+        "arp_announce": "2",
+    }
+    return [
+        Route(f"route of table {table} to {card.subnet}", table, card.subnet, card.interface),
+        Route(default, table, "0.0.0.0/0", card.interface, card.router),
+        *(Setting(f"net/ipv4/conf/{card.interface}/{key}", value) for key, value in settings.items()),
+    ]
+
+
 def _own(underlay: Underlay, of_vms: Collection[str]) -> list[str]:
     """List the addresses in the ENI's subnet by which the node itself may be reached."""
     subnet = Prefix(underlay.subnet, "subnet")
     here = {entry.address for entry in netlink.addresses() if entry.address in subnet}
-    return sorted((here - set(of_vms)) | {underlay.address})
+    return sorted((here - set(of_vms)) | {address for address in underlay.addresses if address in subnet})
 
 
 class Setting(NamedTuple):

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from .. import files, processes
 from ..errors import AwsOvsError
-from ..names import GATEWAY_PORT, REPAIR_PORT, RUN, VXLAN_PORT
+from ..names import ENI_MAC, GATEWAY_PORT, REPAIR_PORT, ROUTE_TABLE, RUN, VXLAN_PORT
 from . import netlink, repair, shares
-from .eni import Underlay
+from .eni import Card, Underlay
 
 _LOADED = f"{RUN}/nft"
 """What the tables were made of, and how nft showed them when they had just been loaded: not as they were written."""
@@ -26,6 +26,12 @@ table netdev aws_ovs {{
     meta protocol ip fwd to "{REPAIR_PORT}"
   }}
 }}
+"""
+_OUTPUT_CHAIN = f"""\
+  chain output_raw {{
+    type filter hook output priority raw; policy accept;
+    udp dport {VXLAN_PORT} notrack
+  }}
 """
 
 
@@ -95,6 +101,7 @@ def ruleset(underlay: Underlay, transit: str, connections: int, own: Iterable[st
     `connections` is how many each transit address may have, `own` the node's own addresses in the ENI's subnet.
     """
     eni, rest = underlay.interface, f"ip daddr {underlay.subnet} ip daddr != {{ {', '.join(own)} }}"
+    enis, marks, strays = _of_enis(underlay.cards)
     return f"""
 table ip aws_ovs
 delete table ip aws_ovs
@@ -107,12 +114,9 @@ table ip aws_ovs {{
     udp dport {VXLAN_PORT} notrack
     iifname "{GATEWAY_PORT}" icmp type {{ 3, 11, 12 }} ip frag-off & 0x1fff == 0 jump {repair.OUTWARD_CHAIN}
     iifname "{GATEWAY_PORT}" ip saddr != {transit} notrack
-    iifname "{eni}" fib daddr type != local notrack
+    iifname {enis} fib daddr type != local notrack{marks}
   }}
-  chain output_raw {{
-    type filter hook output priority raw; policy accept;
-    udp dport {VXLAN_PORT} notrack
-  }}
+{_OUTPUT_CHAIN}\
   chain input_filter {{
     type filter hook input priority filter; policy accept;
     iifname "{GATEWAY_PORT}" counter drop comment "guests never talk to the node itself"
@@ -120,7 +124,7 @@ table ip aws_ovs {{
   }}
   chain forward_filter {{
     type filter hook forward priority filter; policy accept;
-    iifname "{GATEWAY_PORT}" oifname != "{eni}" counter drop comment "guests leave by the ENI only"
+    iifname "{GATEWAY_PORT}" {strays} counter drop comment "guests leave by the ENI only"
     iifname "{GATEWAY_PORT}" ct state new ct status ! confirmed jump share
   }}
   chain postrouting_nat {{
@@ -129,3 +133,20 @@ table ip aws_ovs {{
   }}
 }}
 {_NETDEV_TABLE}"""
+
+
+def _of_enis(cards: list[Card]) -> tuple[str, str, str]:
+    """Write which interfaces are ENIs, the rules that mark guests' packets by their ENI, and which of these leave by a wrong one.
+
+    What comes from the MAC of an ENI is for that one, all else for the first. A node with one ENI needs no marks.
+    """
+    names = [f'"{card.interface}"' for card in cards]
+    if len(cards) == 1:
+        return names[0], "", f"oifname != {names[0]}"
+    of_further = [(f"ether saddr {ENI_MAC.format(card.table - ROUTE_TABLE)} ", card) for card in cards[1:]]
+    rules = [
+        f'\n    iifname "{GATEWAY_PORT}" {match}meta mark set {card.table}'
+        for match, card in [("", cards[0]), *of_further]
+    ]
+    right = ", ".join(f"{name} . {card.table}" for name, card in zip(names, cards, strict=True))
+    return f"{{ {', '.join(names)} }}", "".join(rules), f"oifname . meta mark != {{ {right} }}"

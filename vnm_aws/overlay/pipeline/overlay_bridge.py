@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...names import CT_ZONE
+from ...names import CT_ZONE, ENI_MAC
 from ..guest_port import GuestPort, SharedAddress
 from . import (
     LEARNED_S,
@@ -127,6 +127,13 @@ def node(gateway: int, icmp: int, gateway_mac: str) -> list[str]:
         (table.TO_NODE, 0, "", f"mod_dl_dst:{NODE_MAC},output:{gateway}"),
     ]
     return [flow.add(flow.NODE_COOKIE, *entry) for entry in flows]
+
+
+def by_eni(number: int, addresses: Iterable[str], gateway: int) -> list[str]:
+    """Write the flows that let what has certain sources leave by a further ENI: its MAC tells the kernel which one."""
+    actions = f"mod_dl_src:{ENI_MAC.format(number)},mod_dl_dst:{NODE_MAC},output:{gateway}"
+    entries = ((10, f"ip,nw_src={address}", actions) for address in addresses)
+    return [flow.add(flow.MESH_COOKIE, OverlayTable.TO_NODE, *entry) for entry in entries]
 
 
 def forget_learned() -> str:
