@@ -228,6 +228,9 @@ def test_networks_created_at_once_never_have_one_vni(cloud: Cloud, wanted: list[
 
 # What is refused
 
+ETHER = 'AR=[ TYPE="ETHER", SIZE="1", {} ]'
+IP6 = 'AR=[ TYPE="IP6", SIZE="1", GLOBAL_PREFIX="2001:db8:1::", {} ]'
+_SHARED = {"AWS_PRIVATE_IP": "10.0.0.51", "PORT_START": "65000"}
 REFUSED: list[tuple[dict[str, str], str]] = [
     ({"VLAN_ID": "0"}, "VLAN_ID '0' is not a number from 1 to 16777215"),
     ({"VLAN_ID": "16777216"}, "VLAN_ID '16777216' is not a number from 1 to 16777215"),
@@ -269,6 +272,20 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"AR": _range("192.168.0.9", AWS_VPC_ACCESS="10.0.0.0/33")}, "AR: AWS_VPC_ACCESS '10.0.0.0/33' is not"),
     ({"AWS_RAW_ETHERNET": "1"}, "AWS_RAW_ETHERNET '1' is neither YES nor NO"),
     ({"AR": _range("192.168.0.9", AWS_RAW_ETHERNET="on")}, "AR: AWS_RAW_ETHERNET 'ON' is neither YES nor NO"),
+    ({"GUEST_MTU": "500"}, "GUEST_MTU '500' is not a number from 576 to 65535"),
+    ({"AR": _range("192.168.0.9", MTU="300")}, "AR: MTU '300' is not a number from 576 to 65535"),
+    ({"FILTER_IP_SPOOFING": "true"}, "FILTER_IP_SPOOFING 'TRUE' is neither YES nor NO"),
+    ({"FILTER_MAC_SPOOFING": "1"}, "FILTER_MAC_SPOOFING '1' is neither YES nor NO"),
+    ({"AR": _range("192.168.0.9", FILTER_IP_SPOOFING="on")}, "AR: FILTER_IP_SPOOFING 'ON' is neither YES nor NO"),
+    ({"AR": ETHER.format('AWS_PRIVATE_IP="10.0.0.50"')}, "AR: AWS_PRIVATE_IP 10.0.0.50 needs an IP of the VM"),
+    ({"AR": IP6.format('AWS_PRIVATE_IP="10.0.0.50"')}, "AR: AWS_PRIVATE_IP 10.0.0.50 needs an IP of the VM"),
+    ({"AR": _range("192.168.0.9", 100, **_SHARED, PORT_SIZE="100")}, "and 1-100/74901 do not fit each other or leave"),
+    (
+        {"AR": _range("192.168.0.9", 1, **_SHARED, PORT_SIZE="700")},
+        "the port ranges 65001:65700 and 1-700/65001 do not",
+    ),
+    ({"AR": _range("192.168.0.9", 9, **_SHARED)}, "has SIZE '9', but one VM can have that address"),
+    ({"AR": _range("223.255.255.250", 10)}, "AR: IP 224.0.0.3 is not an address that a VM can use"),
     ({"AR": 'MTU=[ NOTE="x", AWS_PRIVATE_IP="10.0.0.41" ]'}, "MTU has AWS_PRIVATE_IP inside"),
     ({**SUBNET, "AWS_EIP_POOL": "Pool=web"}, "AWS_EIP_POOL 'Pool=web' is not a tag filter like tag:Pool=web"),
     ({**SUBNET, "AWS_EIP_POOL": "tag:Pool="}, "AWS_EIP_POOL 'tag:Pool=' is not a tag filter"),
@@ -300,6 +317,11 @@ ACCEPTED: list[dict[str, str]] = [
     {"AWS_VPC_ACCESS": "10.0.0.0/16, 10.1.2.3 172.16.0.0/12", "AWS_RAW_ETHERNET": "YES"},
     {"AR": 'AR=[ TYPE="IP6", SIZE="9", MAC="02:00:00:00:00:01", GLOBAL_PREFIX="2001:db8::" ]'},
     {"AR": _range("192.168.0.9", 9, AWS_PRIVATE_IP="10.0.0.9", PORT_START="9001", PORT_SIZE="10")},
+    {"AR": _range("192.168.0.9", 5, AWS_PRIVATE_IP="10.0.0.9", PORT_START="65035", PORT_SIZE="100")},
+    {"AR": _range("192.168.0.9", 5, PORT_START="65535", PORT_SIZE="100")},
+    {"FILTER_IP_SPOOFING": "yes", "FILTER_MAC_SPOOFING": "No", "VLAN_ID": ""},
+    {"AR": ETHER.format('FILTER_MAC_SPOOFING="NO"')},
+    {"AR": 'AR=[ TYPE="IP4_6", IP="192.168.0.10", SIZE="5", GLOBAL_PREFIX="2001:db8:1::", ULA_PREFIX="fd00:1::" ]'},
 ]
 
 

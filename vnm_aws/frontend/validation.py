@@ -9,12 +9,11 @@ from itertools import pairwise
 from .. import addresses, mtu
 from ..addresses import Prefix, int_to_ip, ip_to_int, shown
 from ..config import Config
-from ..document import enabled
 from ..errors import AwsOvsError
-from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RAW_ETHERNET, RESTRICTED, VPC_ACCESS, VTEP
+from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RESTRICTED, VTEP
 from ..overlay.bridges import RESERVED
-from ..reach import vpc_access
 from ..vm import MAX_VNI
+from . import nics
 from .free_addresses import prefix_of
 from .objects import NETWORK_ERROR, NETWORK_LOCK_CREATE, Network
 from .tags import TagFilter
@@ -57,13 +56,13 @@ class Validation:
             lambda: _bridges(network),
             lambda: self._vnis(network),
             lambda: _mtu(network, self._config),
-            lambda: _access(network),
             lambda: _nested(network),
             lambda: _subnet(network),
             lambda: _ranges(network),
             lambda: self._private_addresses(network),
             lambda: self._hosts_addresses(network),
             lambda: _pool(network),
+            lambda: nics.check(network.bridge, network.vlan_id, network.template, _each(network)),
         )
         errors = {str(error): error for error in map(_error, checks) if error}
         return list(errors.values())
@@ -147,7 +146,7 @@ def _claims(network: Network) -> Iterator[tuple[str, bool]]:
     """List the private addresses of the ranges, and whether each is shared by ports."""
     for values in _each(network):
         if values.get(PRIVATE_IP):
-            yield values[PRIVATE_IP], bool(values.get("PORT_START"))
+            yield values[PRIVATE_IP], nics.ports(values) is not None
 
 
 def _error(check: Callable[[], object]) -> AwsOvsError | None:
@@ -201,17 +200,11 @@ def vni_of(network: Network, vlan_id: str, config: Config) -> int | None:
 def _mtu(network: Network, config: Config) -> None:
     leaves = any(values.get("GATEWAY") for values in (network.template, *_each(network)))
     fits = mtu.for_guests(mtu.VPC, config.internet_mtu, leaves)
-    for values in (network.template, *_each(network)):
-        for key in ("MTU", "GUEST_MTU"):
-            if values.get(key) and mtu.parse(values[key], key) > fits:
-                what = f"{key} {values[key]} does not fit: {fits} is left for guests after {mtu.VXLAN_OVERHEAD} bytes of VXLAN"
-                raise AwsOvsError(what, f"set it to {fits} or less")
-
-
-def _access(network: Network) -> None:
     for where, values in (("", network.template), *(("AR: ", values) for values in _each(network))):
-        vpc_access(values.get(VPC_ACCESS, "").strip(), f"{where}{VPC_ACCESS}")
-        enabled(values.get(RAW_ETHERNET, "").strip(), f"{where}{RAW_ETHERNET}", False)
+        for key in ("MTU", "GUEST_MTU"):
+            if values.get(key) and mtu.parse(values[key], f"{where}{key}") > fits:
+                left = f"{fits} is left for guests after {mtu.VXLAN_OVERHEAD} bytes of VXLAN"
+                raise AwsOvsError(f"{where}{key} {values[key]} does not fit: {left}", f"set it to {fits} or less")
 
 
 def _nested(network: Network) -> None:
@@ -257,7 +250,7 @@ def _ranges(network: Network) -> None:
         for key in (PRIVATE_IP, EXTERNAL_IP):
             if values.get(key):
                 addresses.ipv4(values[key], f"AR: {key}")
-        if values.get(PRIVATE_IP) and values.get("SIZE", "1") != "1" and not values.get("PORT_START"):
+        if values.get(PRIVATE_IP) and values.get("SIZE", "1") != "1" and not nics.ports(values):
             what = f"AR with {PRIVATE_IP} {values[PRIVATE_IP]} has SIZE {shown(values['SIZE'])}, but one VM can have that address"
             raise AwsOvsError(what, "use SIZE 1, or PORT_START and PORT_SIZE to share it")
     spans = sorted(network.spans())

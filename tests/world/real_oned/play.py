@@ -122,6 +122,12 @@ class RealOned(server.Oned):
     def allow(self, kind: str, name: str) -> None:
         cannot("has the lines that install.sh adds to oned.conf")
 
+    def inherit_no_more(self, name: str) -> None:
+        cannot("has the lines that install.sh adds to oned.conf")
+
+    def ran_hook(self, hook_id: int, stderr: str = "", at: int = 0) -> int:
+        cannot("runs its hooks itself")
+
     def monitored(self, host_id: int, printed: str) -> None:
         self.set_host_state(host_id, _MONITORED)
         mark = f'\nTEST_MARK="{time.monotonic_ns()}"\n'
