@@ -207,6 +207,7 @@ def test_a_host_that_has_lost_its_list_gets_it_with_the_next_reconcile(cloud: Cl
     assert called(cloud) == [], "it reported before it was told"
     cloud.oned.monitored(three[0], f'AWS_OVS_MESH="{own_digest(1)}"\nAWS_OVS_TIME="{late}"')
     assert [line["LIST"] for line in shown(cloud)["hosts"]] == ["behind", "ok", "ok"]
+    assert [line["REPORTED"] for line in shown(cloud)["hosts"]] == [late, None, None]
     said = cloud.reconcile()["changes"]
     assert said == [{"target": "1 of 3 hosts (h1)", "change": "send the list of 3 peers"}]
     Client().update_host(three[1], {"AWS_OVS_MESH": own_digest()})

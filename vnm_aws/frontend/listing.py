@@ -54,6 +54,7 @@ def peer_lines(world: World, wanted: PeerList) -> list[dict[str, Any]]:
             "DOWN": host.reported(names.PEERS_DOWN),
             "MTU": host.reported(names.HOST_MTU),
             "VERSION": host.template.get(names.HOST_VERSION) or None,
+            "REPORTED": host.reported(names.HOST_TIME),
             "STAT": _STATES.get(host.state, str(host.state)),
             "ERROR": host.template.get(names.HOST_ERROR) or None,
         }

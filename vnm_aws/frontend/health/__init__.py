@@ -5,6 +5,8 @@ Each module looks at one side: hosts, the account in AWS, OpenNebula.
 
 from __future__ import annotations
 
+from functools import partial
+
 from .. import reconcile, timer
 from ..plan import Outcome
 from ..world import World
@@ -33,7 +35,7 @@ def check(world: World, ask_nodes: bool = False) -> list[dict[str, str]]:
         report.part("rights", lambda: account.rights(world, report))
     if usable and oned and ec2:
         report.part("instances", lambda: account.instances(world, report))
-        _stages(world, report)
+        report.part("reconcile", lambda: _stages(world, report))
         report.part("networks", lambda: opennebula.networks(world, report))
         report.part("addresses", lambda: opennebula.waiting(world, report))
         report.part("security groups", lambda: account.groups(world, report))
@@ -42,17 +44,17 @@ def check(world: World, ask_nodes: bool = False) -> list[dict[str, str]]:
 
 
 def _stages(world: World, report: Report) -> None:
+    for stage in reconcile.everything(world):
+        report.part(stage.name, partial(_stage, world, report, stage))
+
+
+def _stage(world: World, report: Report, stage: reconcile.Stage) -> None:
     """Add what the reconciler would do, and what it cannot."""
-
-    def look() -> None:
-        for stage in reconcile.everything(world):
-            outcome = Outcome(dry_run=True)
-            reconcile.carry_out(world, iter([stage]), outcome)
-            for problem in outcome.problems:
-                report.add(stage.name, FAILED, problem)
-            for target, text in outcome.done:
-                report.add(stage.name, PENDING, f"{target}: should {text}; run 'oneaws reconcile'")
-            if not outcome.problems and not outcome.done:
-                report.add(stage.name, OK, "nothing to change")
-
-    report.part("reconcile", look)
+    outcome = Outcome(dry_run=True)
+    reconcile.carry_out(world, iter([stage]), outcome)
+    for problem in outcome.problems:
+        report.add(stage.name, FAILED, problem)
+    for target, text in outcome.done:
+        report.add(stage.name, PENDING, f"{target}: should {text}; run 'oneaws reconcile'")
+    if not outcome.problems and not outcome.done:
+        report.add(stage.name, OK, "nothing to change")
