@@ -43,7 +43,7 @@ def _without_data(hosts: Sequence[Host], report: Report) -> None:
     """Add the hosts whose probes have said nothing: those that are monitored lack the probe, the others may be new."""
     silent = [host for host in hosts if HOST_VERSION not in host.template]
     monitored = [host for host in silent if host.state == STATE_MONITORED]
-    new = [host for host in silent if host.state != STATE_MONITORED]
+    new = [host for host in silent if host.state not in (STATE_MONITORED, STATE_ERROR)]
     if monitored:
         what = f"{named(monitored)} reported nothing of this driver yet"
         remedy = "run 'install.sh --node' there, then 'onehost sync -f' here; it takes ten minutes to be seen"
