@@ -50,7 +50,8 @@ setup(
     extras_require={
         "frontend": [
             "pyone>=7.2,<8",
-            "boto3>=1.34,<2",
+            # The first whose EC2 knows nested virtualization.
+            "boto3>=1.42.48,<2",
             "click>=8.1,<9",
         ],
         "test": [

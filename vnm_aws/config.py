@@ -78,7 +78,7 @@ def typed(values: object, defaults: dict[str, Any], ranges: dict[str, tuple[int,
         if key not in defaults:
             raise AwsOvsError(f"{path}: unknown key {str(key)[:40]!r}", f"the keys are {', '.join(defaults)}")
         if type(value) is not type(defaults[key]):
-            kind = "a number" if isinstance(defaults[key], int) else "text"
+            kind = {bool: "true or false", int: "a number"}.get(type(defaults[key]), "text")
             raise AwsOvsError(f"{path}: {key} must be {kind}, not {str(value)[:40]!r}", "correct it")
         if key in ranges and not ranges[key][0] <= value <= ranges[key][1]:
             low, high = ranges[key]

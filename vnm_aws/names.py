@@ -59,6 +59,12 @@ ZONE, SUBNET_ID, ENI_ID, VTEP = "EC2_AZ", "EC2_SUBNET_ID", "EC2_ENI_ID", "VXLAN_
 TERMINATED = "terminated"
 """The EC2_INSTANCE_STATE of a host whose instance is no more."""
 
+VIRTUALIZATION = "EC2_VIRTUALIZATION"
+"""Whether a host can run KVM guests with the processor's help: metal, nested, or none."""
+
+ENDING = "EC2_ENDING"
+"""When and why AWS is going to end the instance of a host; empty when it is not."""
+
 FREE_ADDRESSES = "EC2_FREE_ADDRESSES"
 """How many more private addresses the ENI of a host can have; the scheduler reads it."""
 

@@ -84,6 +84,7 @@ def test_instances_with_the_tags_become_hosts_of_the_configured_cluster(cloud: C
         "RESERVED_MEM": "",
         INSTANCE: instance.instance_id,
         "EC2_INSTANCE_TYPE": "c5n.metal",
+        "EC2_VIRTUALIZATION": "metal",
         "EC2_AZ": f"{cloud.ec2.region}a",
         "EC2_SUBNET_ID": cloud.ec2.subnet_id,
         "EC2_ENI_ID": instance.eni_id,

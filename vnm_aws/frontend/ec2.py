@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -31,17 +31,22 @@ from botocore.exceptions import (
 )
 
 from ..errors import AwsOvsError
+from . import metadata
 from .deadline import Deadline
 from .ec2_errors import Ec2Error, refused
 from .ec2_objects import (
     ElasticIp,
+    Event,
     Instance,
+    InstanceType,
     Interface,
     Reservation,
     SecurityGroup,
     Subnet,
     read_elastic_ip,
+    read_events,
     read_instance,
+    read_instance_type,
     read_interface,
     read_reservation,
     read_rule,
@@ -62,7 +67,11 @@ _Filters = list[dict[str, Any]]
 _FILTER_VALUES = 200
 """The most values that EC2 takes for a filter."""
 
-_KEYS = {"DescribeInstances": "Reservations"}
+_EVENTS = ("instance-reboot", "system-reboot", "system-maintenance", "instance-retirement", "instance-stop")
+_INTERRUPTIONS = ("marked-for-stop", "marked-for-termination")
+_SPOT = "spot-interruption"
+
+_KEYS = {"DescribeInstances": "Reservations", "DescribeInstanceStatus": "InstanceStatuses"}
 """Where the reply to a call lists what it describes, if not under the call's own name."""
 
 
@@ -92,7 +101,7 @@ class Ec2:
             retries = {"mode": "standard"} | ({} if os.environ.get("AWS_MAX_ATTEMPTS") else {"max_attempts": _RETRIES})
             wait = self._deadline.left
             config = Config(retries=retries, connect_timeout=wait(_CONNECT_S), read_timeout=wait(_READ_S))
-            self._client: Any = boto3.client("ec2", region_name=region or None, config=config)
+            self._client: Any = _client(region, config)
             self._client.meta.events.register("before-call.ec2", self._begin)
             self._client.meta.events.register("before-send.ec2", self._attempt)
             self._client.meta.events.register("response-received.ec2", self._note_time)
@@ -238,15 +247,25 @@ class Ec2:
         transfers = self._call("DescribeAddressTransfers")["AddressTransfers"]
         return {item["AllocationId"] for item in transfers if item.get("AddressTransferStatus") == "pending"}
 
-    def address_limits(self, instance_types: Collection[str]) -> dict[str, int]:
-        """Read how many IPv4 addresses an ENI of each instance type can have, the primary one included.
+    def instance_types(self, names: Collection[str]) -> dict[str, InstanceType]:
+        """Read types of instances, by name.
 
         A type that the Region does not know is left out: that is why they are asked for by a filter.
         """
         return {
-            item["InstanceType"]: int(item["NetworkInfo"]["Ipv4AddressesPerInterface"])
-            for item in self._describe("DescribeInstanceTypes", _by_value("instance-type", instance_types))
+            item["InstanceType"]: read_instance_type(item)
+            for item in self._describe("DescribeInstanceTypes", _by_value("instance-type", names))
         }
+
+    def scheduled_events(self) -> list[Event]:
+        """Read what AWS is going to do with instances of the account."""
+        items = self._describe("DescribeInstanceStatus", _by_value("event.code", _EVENTS))
+        return [event for item in items for event in read_events(item)]
+
+    def interruptions(self) -> list[Event]:
+        """Read which Spot instances AWS takes back within two minutes."""
+        items = self._describe("DescribeSpotInstanceRequests", _by_value("status-code", _INTERRUPTIONS))
+        return [Event(item["InstanceId"], _SPOT, "") for item in items if item.get("InstanceId")]
 
     def subnets(self, subnet_ids: Collection[str]) -> dict[str, Subnet]:
         """Read subnets, by id."""
@@ -306,6 +325,11 @@ class Ec2:
         wanted = {"AllocationId": allocation_id, "NetworkInterfaceId": eni_id, "PrivateIpAddress": private_ip}
         self._change("AssociateAddress", **wanted, AllowReassociation=True)
 
+    def tag(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        """Set the same tags of many resources, in one call."""
+        listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+        self._change("CreateTags", Resources=list(resource_ids), Tags=listed)
+
     def confirm(self, what: str, visible: Callable[[], bool]) -> None:
         """Wait until EC2 shows a change, which `visible` asks and `what` names.
 
@@ -320,6 +344,16 @@ class Ec2:
                 raise AwsOvsError(text, "run 'oneaws reconcile' later")
             time.sleep(pause)
             pause = min(pause * 2, 5)
+
+
+def _client(region: str, config: Config) -> Any:
+    try:
+        return boto3.client("ec2", region_name=region or None, config=config)
+    except NoRegionError:
+        own = metadata.region()
+        if not own:
+            raise
+        return boto3.client("ec2", region_name=own, config=config)
 
 
 def _unanswered(action: str, error: BotoCoreError) -> Ec2Error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..addresses import Prefix, int_to_ip, is_ipv4
@@ -11,7 +11,13 @@ _GONE = ("terminated", "shutting-down")
 
 
 class Instance(NamedTuple):
-    """An instance; the ENI is the primary one. `ipv6_only`: that has no IPv4 address, and never will."""
+    """An instance; the ENI is the primary one.
+
+    Attributes:
+        ipv6_only: the ENI has no IPv4 address, and never will.
+        nested: nested virtualization is enabled, which gives it KVM although it is not metal.
+        spot: AWS may take it back within two minutes.
+    """
 
     instance_id: str
     state: str
@@ -24,11 +30,35 @@ class Instance(NamedTuple):
     private_dns: str
     tags: dict[str, str]
     ipv6_only: bool = False
+    nested: bool = False
+    spot: bool = False
 
     @property
     def gone(self) -> bool:
         """Say whether it will never run again."""
         return self.state in _GONE
+
+
+class InstanceType(NamedTuple):
+    """A type of instances.
+
+    Attributes:
+        addresses: how many IPv4 addresses an ENI can have, the primary one included.
+        metal: it is no virtual machine.
+        can_nest: nested virtualization can be enabled.
+    """
+
+    addresses: int
+    metal: bool
+    can_nest: bool
+
+
+class Event(NamedTuple):
+    """What AWS is going to do with an instance, by EC2's code, and when; that is empty when EC2 does not say."""
+
+    instance_id: str
+    code: str
+    when: str
 
 
 class Interface(NamedTuple):
@@ -54,6 +84,7 @@ class Interface(NamedTuple):
     device: int = -1
     description: str = ""
     managed: bool = False
+    tags: Mapping[str, str] = {}
 
     @property
     def primary(self) -> str:
@@ -155,6 +186,8 @@ def read_instance(item: dict[str, Any]) -> Instance:
         item.get("PrivateDnsName", ""),
         _tags(item),
         bool(primary.get("Ipv6Addresses")) and not primary.get("PrivateIpAddress"),
+        item.get("CpuOptions", {}).get("NestedVirtualization") == "enabled",
+        item.get("InstanceLifecycle") == "spot",
     )
 
 
@@ -162,6 +195,28 @@ def _place(eni: dict[str, Any]) -> tuple[int, int]:
     attachment = eni.get("Attachment", {})
     device = int(attachment.get("DeviceIndex", -1))
     return int(attachment.get("NetworkCardIndex", 0 if device >= 0 else -1)), device
+
+
+def read_instance_type(item: dict[str, Any]) -> InstanceType:
+    """Read an item of DescribeInstanceTypes."""
+    return InstanceType(
+        int(item["NetworkInfo"]["Ipv4AddressesPerInterface"]),
+        bool(item.get("BareMetal")),
+        "nested-virtualization" in item.get("ProcessorInfo", {}).get("SupportedFeatures", []),
+    )
+
+
+def read_events(item: dict[str, Any]) -> list[Event]:
+    """Read an item of DescribeInstanceStatus; the description of an event that is over begins with "[Completed]" or the like."""
+    return [
+        Event(
+            item["InstanceId"],
+            event["Code"],
+            f"{event['NotBefore']:%Y-%m-%d %H:%M UTC}" if "NotBefore" in event else "",
+        )
+        for event in item.get("Events", [])
+        if not event.get("Description", "").startswith("[")
+    ]
 
 
 def read_interface(item: dict[str, Any]) -> Interface:
@@ -179,6 +234,7 @@ def read_interface(item: dict[str, Any]) -> Interface:
         *_place(item),
         item.get("Description") or "",
         bool(item.get("RequesterManaged") or item.get("Operator", {}).get("Managed")),
+        tags={tag["Key"]: tag["Value"] for tag in item.get("TagSet", [])},
     )
 
 

@@ -10,10 +10,17 @@ import re
 from collections import Counter
 
 from .. import names
+from ..addresses import shown
+from ..errors import AwsOvsError
+from .ec2_errors import Ec2Error
 from .ec2_objects import Instance
 from .objects import STATE_DISABLED, STATE_OFFLINE, Host
 from .plan import Plan
+from .tags import CLOUD, of_other_cloud
 from .world import World
+
+METAL, NESTED, NONE = "metal", "nested", "none"
+"""By what an instance can run KVM guests."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,126}[A-Za-z0-9])?\Z")
 
@@ -123,9 +130,38 @@ def _refuse(result: Plan, instance: Instance, name: str, namesake: Host, seen: d
     result.problem(f"instance {instance.instance_id}", f"host {name} exists already{what}", remedy)
 
 
-def attributes(instance: Instance) -> dict[str, str]:
+def virtualization(world: World, instance: Instance) -> str:
+    """Say by what an instance can run KVM guests: it is metal, or has nested virtualization; empty when that is not known."""
+    try:
+        kind = world.kind(instance)
+    except Ec2Error:
+        return ""
+    if kind.metal if kind else ".metal" in instance.instance_type:
+        return METAL
+    return NESTED if instance.nested else NONE
+
+
+def powerless(world: World) -> list[tuple[Host, AwsOvsError]]:
+    """List the hosts that are to run KVM guests and cannot, and what to do."""
+    lines = []
+    for host in world.hosts:
+        instance = world.instances.get(host.template.get(names.INSTANCE_ID, ""))
+        if instance is not None and world.settings.vm_mad == "kvm" and virtualization(world, instance) == NONE:
+            kind = world.kind(instance)
+            what = f"its instance {instance.instance_id}, a {instance.instance_type}, can run no KVM guests"
+            if kind and kind.can_nest:
+                command = f"aws ec2 modify-instance-cpu-options --instance-id {instance.instance_id}"
+                remedy = f"stop it, run '{command} --nested-virtualization enabled', and start it"
+            else:
+                remedy = "use a metal type, or one of c8i, m8i, r8i with nested virtualization"
+            lines.append((host, AwsOvsError(what, remedy)))
+    return lines
+
+
+def attributes(world: World, instance: Instance) -> dict[str, str]:
     """Compose what a host's template says of its instance."""
-    return {
+    kind = virtualization(world, instance)
+    return ({names.VIRTUALIZATION: kind} if kind else {}) | {
         names.INSTANCE_ID: instance.instance_id,
         names.INSTANCE_TYPE: instance.instance_type,
         names.ZONE: instance.zone,
@@ -147,22 +183,24 @@ def _add(world: World, result: Plan, new: list[tuple[Instance, str]]) -> None:
         return
     for instance, name in new:
         text = f"create it for instance {instance.instance_id}"
+        if settings.vm_mad == "kvm" and virtualization(world, instance) == NONE:
+            text += ", which can run no KVM guests: it is neither metal nor has it nested virtualization"
         result.change(f"host {name}", text, _create, world, cluster, instance, name)
 
 
 def _create(world: World, cluster: int, instance: Instance, name: str) -> None:
     host_id = world.oned.add_host(name, world.settings.im_mad, world.settings.vm_mad, cluster)
-    world.oned.update_host(host_id, attributes(instance))
+    world.oned.update_host(host_id, attributes(world, instance))
 
 
 def _keep(world: World, result: Plan, instance: Instance, host: Host) -> None:
-    wanted = attributes(instance)
+    wanted = attributes(world, instance)
     different = {key: value for key, value in wanted.items() if host.template.get(key, "") != value}
     retired = host.state == STATE_DISABLED and host.terminated
     if different:
-        shown = ", ".join(f"{key}={value}" for key, value in different.items())
+        listed = ", ".join(f"{key}={value}" for key, value in different.items())
         enable = "enable it, for it has an instance again, and " if retired else ""
-        result.change(f"host {host.name}", f"{enable}set {shown}", _update, world, host, different, retired)
+        result.change(f"host {host.name}", f"{enable}set {listed}", _update, world, host, different, retired)
 
 
 def _update(world: World, host: Host, values: dict[str, str], retired: bool) -> None:
@@ -204,9 +242,12 @@ def _check(world: World, result: Plan, instance_id: str, host: Host, instance: I
 def _why_hidden(world: World, instance: Instance) -> tuple[str, str]:
     """Explain why the filter does not show an instance, and what to do."""
     settings = world.settings
-    if settings.vpc_id and instance.vpc_id != settings.vpc_id:
-        what = f"is in {instance.vpc_id}, not in {settings.vpc_id}"
+    if world.vpc_id not in ("", instance.vpc_id):
+        what = f"is in {instance.vpc_id}, not in {world.vpc_id}"
         return what, "correct vpc_id in the settings, or delete the host"
+    if of_other_cloud(instance.tags, settings.cloud):
+        what = f"has the tag {CLOUD}={instance.tags[CLOUD]}, and this OpenNebula is {shown(settings.cloud)}"
+        return what, "correct the tag, or cloud in the settings, or delete the host"
     return f"does not match {settings.host_filter} (any more)", "tag it again, or delete the host"
 
 

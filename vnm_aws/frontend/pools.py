@@ -18,7 +18,7 @@ from .ec2_objects import ElasticIp, Interface
 from .free_addresses import Chooser, no_room
 from .objects import NETWORK_LOCK_CREATE, NETWORK_USABLE, AddressRange, Network
 from .plan import Plan
-from .tags import TagFilter
+from .tags import TagFilter, of_other_cloud
 from .world import World
 
 
@@ -47,7 +47,7 @@ def claimed(world: World, network: Network, result: Plan) -> list[ElasticIp]:
     older = [pool for pool in pools(world, states) if pool.network_id < network.network_id]
     members = []
     for eip in sorted(world.elastic_ips.values(), key=lambda eip: ip_to_int(eip.public_ip)):
-        if _wants(network, eip):
+        if _wants(network, eip) and not of_other_cloud(eip.tags, world.settings.cloud):
             first = next((pool for pool in older if _wants(pool, eip)), None)
             if first is None:
                 members.append(eip)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from . import hosts, mesh, network_problems, pools
+from . import endings, hosts, mesh, network_problems, pools, tagging
 from .deadline import OverError
 from .follow import plans
 from .plan import Outcome, Plan
@@ -36,25 +36,29 @@ def _pools(world: World) -> dict[int, Stage]:
 
 
 _HOSTS = Stage("hosts", hosts.plan, (Part.HOSTS,))
+_ENDINGS = Stage("notices of AWS", endings.plan, (Part.HOSTS,))
 _FREE = Stage("free addresses", hosts.plan_free, (Part.HOSTS,))
 _FOLLOW = Stage("addresses", plans.plan, (Part.VMS, Part.ADDRESSES))
 _NETWORKS = Stage("networks", network_problems.plan)
 _MESH = Stage("mesh", mesh.plan)
+_TAGS = Stage("tags", tagging.plan)
 
 
 def everything(world: World) -> Iterator[Stage]:
     """List all stages. Pools are looked up when their turn has come."""
     yield _HOSTS
+    yield _ENDINGS
     yield from _pools(world).values()
     yield _FOLLOW
     yield _FREE
     yield _NETWORKS
     yield _MESH
+    yield _TAGS
 
 
 def of_hosts(world: World) -> Iterator[Stage]:
     """List the stages that a host which comes, goes or changes makes necessary."""
-    yield from (_HOSTS, _FREE, _MESH)
+    yield from (_HOSTS, _ENDINGS, _FREE, _MESH)
 
 
 def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 from .. import config
@@ -20,6 +21,8 @@ class Settings(NamedTuple):
 
     region: str = ""
     vpc_id: str = ""
+    cloud: str = ""
+    write_tags: bool = False
     host_filter: str = "tag:opennebula=host"
     host_name: str = "private-dns"
     cluster: str = "default"
@@ -39,6 +42,7 @@ class Settings(NamedTuple):
         return TagFilter.parse(self.host_filter, "host_filter")
 
 
+_CLOUD = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _RANGES = {
     "ssh_parallel": (1, 256),
     "ssh_timeout": (1, 600),
@@ -61,6 +65,9 @@ def load(file: str = "") -> Settings:
     named = settings.host_name
     if named not in ("private-dns", "private-ip") and not (named.startswith("tag:") and named[4:]):
         what = f"{where}: host_name must be private-dns, private-ip or tag:NAME, not {named[:40]!r}"
+        raise AwsOvsError(what, "correct it")
+    if not _CLOUD.fullmatch(settings.cloud):
+        what = f"{where}: cloud must be letters, digits and ._-, 64 of them at most, not {settings.cloud[:70]!r}"
         raise AwsOvsError(what, "correct it")
     if not settings.state_directory.startswith("/"):
         what = f"{where}: state_directory must be an absolute path, not {settings.state_directory[:60]!r}"

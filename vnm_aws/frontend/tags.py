@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..addresses import shown
 from ..errors import AwsOvsError
+
+CLOUD = "aws_ovs:cloud"
+"""The tag that says which OpenNebula an instance or an Elastic IP belongs to, by the name that its settings give it."""
+VMS = "aws_ovs:vm"
+"""The tag that says which VMs of it something serves, by their IDs."""
+
+
+def of_other_cloud(tags: Mapping[str, str], cloud: str) -> bool:
+    """Say whether a thing belongs to another OpenNebula than that of this name; one without the tag belongs to all."""
+    return tags.get(CLOUD, cloud) != cloud
 
 
 class TagFilter(NamedTuple):

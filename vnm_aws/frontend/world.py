@@ -12,13 +12,15 @@ from functools import cached_property
 from ..config import Config
 from ..errors import AwsOvsError
 from ..names import INSTANCE_TYPE
+from . import metadata
 from . import settings as settings_file
 from .deadline import Deadline
 from .ec2 import Ec2
-from .ec2_objects import ElasticIp, Instance, Interface, Subnet
+from .ec2_objects import ElasticIp, Instance, InstanceType, Interface, Subnet
 from .objects import AddressRange, AwsVm, Host, Network
 from .oned import NotFoundError, Oned, UnreadableError
 from .settings import Settings
+from .tags import of_other_cloud
 from .user import become_owner
 
 _PAGE = 500
@@ -65,6 +67,8 @@ class World:
     def __init__(self, settings: Settings, connected: World | None = None) -> None:
         self.settings = settings
         self._connected = connected
+        self._types: dict[str, InstanceType] = connected._types if connected else {}
+        self._asked: set[str] = connected._asked if connected else set()
         self.deadline: Deadline = connected.deadline if connected else Deadline(settings.run_timeout)
         become_owner(settings.state_directory)
 
@@ -163,13 +167,31 @@ class World:
     @cached_property
     def instances(self) -> dict[str, Instance]:
         """Read the instances that the host filter matches, by id."""
+        return {key: value for key, value in self._tagged.items() if self.vpc_id in ("", value.vpc_id)}
+
+    @cached_property
+    def _tagged(self) -> dict[str, Instance]:
+        """Read the instances with the tags, whatever their VPC, but for those of another OpenNebula."""
         instances = self.ec2.instances(self.settings.hosts, self.settings.vpc_id)
-        return {instance.instance_id: instance for instance in instances}
+        ours = (instance for instance in instances if not of_other_cloud(instance.tags, self.settings.cloud))
+        return {instance.instance_id: instance for instance in ours}
+
+    @cached_property
+    def vpc_id(self) -> str:
+        """Name the VPC of the hosts.
+
+        It is set, or the only one that has instances with the tags, or that of the front-end; empty when it can be none of these.
+        """
+        if self.settings.vpc_id:
+            return self.settings.vpc_id
+        vpc_ids = {instance.vpc_id for instance in self._tagged.values() if instance.vpc_id}
+        own = metadata.vpc_id() if len(vpc_ids) > 1 else ""
+        return own if own in vpc_ids else ""
 
     @cached_property
     def _vpc_ids(self) -> set[str]:
-        if self.settings.vpc_id:
-            return {self.settings.vpc_id}
+        if self.vpc_id:
+            return {self.vpc_id}
         return {instance.vpc_id for instance in self.instances.values() if instance.vpc_id}
 
     @cached_property
@@ -190,8 +212,24 @@ class World:
     @cached_property
     def limits(self) -> dict[str, int]:
         """Read how many addresses an ENI can have, by the instance types of the hosts."""
-        types = {host.template.get(INSTANCE_TYPE, "") for host in self.hosts if not host.terminated}
-        return self.ec2.address_limits(types - {""})
+        wanted = {host.template.get(INSTANCE_TYPE, "") for host in self.hosts if not host.terminated}
+        return {name: kind.addresses for name, kind in self.types(wanted - {""}).items()}
+
+    def types(self, wanted: Collection[str]) -> Mapping[str, InstanceType]:
+        """Read types of instances, each once; one that the Region does not know is left out."""
+        unread = {*wanted} - self._asked
+        if unread:
+            self._types.update(self.ec2.instance_types(unread))
+            self._asked.update(unread)
+        return self._types
+
+    def kind(self, instance: Instance) -> InstanceType | None:
+        """Find the type of an instance, reading those of all live ones at once; None for one that the Region does not know."""
+        if instance.instance_type not in self._asked:
+            self.types(
+                {instance.instance_type, *(one.instance_type for one in self.instances.values() if not one.gone)}
+            )
+        return self._types.get(instance.instance_type)
 
     @cached_property
     def subnets(self) -> Mapping[str, Subnet]:

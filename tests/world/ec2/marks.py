@@ -9,6 +9,8 @@ A mark is what EC2 shows of a resource, with the keys of Amazon's API reference,
 * `Ipv6Native` of an interface: it is IPv6-only, and has no IPv4 address (EC2 reference, NetworkInterface).
 * `NetworkBorderGroup` of an Elastic IP: the zones from which AWS advertises it (EC2 reference, Address).
 * `ServiceManaged` of an Elastic IP: the service that manages it (the same).
+* `CpuOptions` of an instance: `{"NestedVirtualization": "enabled"}` (EC2 reference, CpuOptions); `InstanceLifecycle`: `spot`.
+* `Events` and `SpotStatus` of an instance: see `notices`.
 * `AddressTransferStatus` of an Elastic IP: `pending` while it is offered to another account (AddressTransfer).
 """
 

@@ -23,7 +23,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from . import addresses, describe
+from . import addresses, describe, notices
 from .control import CLOCK, Control
 
 
@@ -45,6 +45,7 @@ def main() -> None:
     fd, region = int(sys.argv[1]), sys.argv[2]
     addresses.correct()
     describe.correct()
+    notices.correct()
     application = Control(DomainDispatcherApplication(create_backend_app), ec2_backends[DEFAULT_ACCOUNT_ID][region])
     make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler, fd=fd).serve_forever()
 

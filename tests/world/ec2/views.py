@@ -177,7 +177,7 @@ def _instance(backend: EC2Backend, instance: Instance, interfaces: list[Item]) -
         if "Association" in primary:
             item["PublicIpAddress"] = primary["Association"]["PublicIp"]
             item["PublicDnsName"] = primary["Association"]["PublicDnsName"]
-    return item
+    return shown(instance.id, item)
 
 
 def _place(interface: Item) -> tuple[int, int]:

@@ -11,16 +11,18 @@ from .. import exposure, listing, security_groups
 from ..ec2_errors import Ec2Error
 from ..ec2_objects import ElasticIp, Instance
 from ..objects import STATE_DISABLED, STATE_OFFLINE
-from ..tags import TagFilter
+from ..tags import VMS, TagFilter
 from ..world import World
 from .report import FAILED, OK, WARNING, Report
 
 _LOOKS = (
     *("DescribeAccountAttributes", "DescribeAddresses", "DescribeAddressTransfers", "DescribeInstances"),
     *(
+        "DescribeInstanceStatus",
         "DescribeInstanceTypes",
         "DescribeNetworkInterfaces",
         "DescribeSecurityGroups",
+        "DescribeSpotInstanceRequests",
         "DescribeSubnets",
         "DescribeVpcs",
     ),
@@ -81,6 +83,9 @@ def _of_host(world: World) -> Iterator[tuple[str, Ec2Error | None]]:
     nobodys = int_to_ip(Prefix(world.subnets[eni.subnet_id].cidr, "the subnet").first)
     for action in ("AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"):
         yield action, world.ec2.refusal_to_move(action, eni.eni_id, nobodys)
+    if world.settings.write_tags:
+        tags = [{"Key": VMS, "Value": ""}]
+        yield "CreateTags", world.ec2.refusal("CreateTags", Resources=[eni.eni_id], Tags=tags)
     for eip in _of_pools(world):
         led = {"NetworkInterfaceId": eni.eni_id, "PrivateIpAddress": eni.addresses[-1], "AllowReassociation": True}
         yield "AssociateAddress", world.ec2.refusal("AssociateAddress", AllocationId=eip.allocation_id, **led)

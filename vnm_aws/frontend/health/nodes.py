@@ -11,6 +11,7 @@ from ... import __version__
 from ...errors import AwsOvsError
 from ...names import HOST_ERROR, HOST_TIME, HOST_VERSION, PEERS_DOWN
 from .. import peer_list, ssh
+from ..hosts import powerless
 from ..mesh import PROBED_S
 from ..objects import STATE_ERROR, STATE_MONITORED, STATE_OFFLINE, Host
 from ..world import World
@@ -31,6 +32,8 @@ def look(world: World, report: Report) -> None:
         if host.state == STATE_ERROR:
             remedy = f"see ERROR in 'onehost show {host.host_id}'"
             report.add(f"host {host.name}", FAILED, AwsOvsError("OpenNebula cannot monitor it", remedy))
+    for host, error in powerless(world):
+        report.add(f"host {host.name}", FAILED, error)
     _without_data(hosts, report)
     reporting = [host for host in hosts if HOST_VERSION in host.template]
     for error in (*_versions(reporting), *_clocks(reporting), *_silent(reporting), *_tunnels(reporting)):
