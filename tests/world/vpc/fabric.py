@@ -86,8 +86,10 @@ class Fabric:
         self._epoll.register(fd, select.EPOLLIN)
 
     def detach(self, port: str) -> None:
-        """Let the TAP of `port` vanish."""
-        fd = self._fds.pop(port)
+        """Let the TAP of `port` vanish, if it is there."""
+        fd = self._fds.pop(port, None)
+        if fd is None:
+            return
         del self._taps[fd]
         self._epoll.unregister(fd)
         os.close(fd)
