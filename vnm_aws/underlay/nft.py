@@ -101,7 +101,7 @@ def ruleset(underlay: Underlay, transit: str, connections: int, own: Iterable[st
     `connections` is how many each transit address may have, `own` the node's own addresses in the ENI's subnet.
     """
     eni, rest = underlay.interface, f"ip daddr {underlay.subnet} ip daddr != {{ {', '.join(own)} }}"
-    enis, marks, strays = _of_enis(underlay.cards)
+    enis, marks, strays = _of_enis(underlay.cards, transit)
     return f"""
 table ip aws_ovs
 delete table ip aws_ovs
@@ -135,18 +135,20 @@ table ip aws_ovs {{
 {_NETDEV_TABLE}"""
 
 
-def _of_enis(cards: list[Card]) -> tuple[str, str, str]:
+def _of_enis(cards: list[Card], transit: str) -> tuple[str, str, str]:
     """Write which interfaces are ENIs, the rules that mark guests' packets by their ENI, and which of these leave by a wrong one.
 
-    What comes from the MAC of an ENI is for that one, all else for the first. A node with one ENI needs no marks.
+    What comes from the MAC of an ENI is for that one, all else for the first; so is what SNAT is for, whatever MAC its NIC
+    has. A node with one ENI needs no marks.
     """
     names = [f'"{card.interface}"' for card in cards]
     if len(cards) == 1:
         return names[0], "", f"oifname != {names[0]}"
-    of_further = [(f"ether saddr {ENI_MAC.format(card.table - ROUTE_TABLE)} ", card) for card in cards[1:]]
+    macs = [ENI_MAC.format(card.table - ROUTE_TABLE) for card in cards[1:]]
+    matches = ["", *(f"ip saddr != {transit} ether saddr {mac} " for mac in macs)]
     rules = [
         f'\n    iifname "{GATEWAY_PORT}" {match}meta mark set {card.table}'
-        for match, card in [("", cards[0]), *of_further]
+        for match, card in zip(matches, cards, strict=True)
     ]
     right = ", ".join(f"{name} . {card.table}" for name, card in zip(names, cards, strict=True))
     return f"{{ {', '.join(names)} }}", "".join(rules), f"oifname . meta mark != {{ {right} }}"
