@@ -16,6 +16,7 @@ from tests.world.hosts.host import Host
 from tests.world.lab import Lab
 from tests.world.recording import load
 from tests.world.vpc.vpc import CLIENT, SERVER, Eni
+from vnm_aws.names import ENI_MAC
 
 pytestmark = pytest.mark.only_on("userspace", reason="an emulated host has one ENI")
 
@@ -105,6 +106,19 @@ def test_the_address_of_the_eni_itself_is_the_nodes(lab: Lab, eni: Eni) -> None:
     assert "it is the node's own; give the VM another lease" in done.stderr
 
 
+def test_the_mac_of_a_nic_chooses_no_eni(lab: Lab, eni: Eni) -> None:
+    """Even if it is the one by which the kernel knows what is for the further ENI."""
+    document = promise.other_vm(DOCUMENT, 1, 3, "192.168.0.61").replace(
+        b"02:00:c0:a8:00:3d", ENI_MAC.format(2).encode()
+    )
+    assert ENI_MAC.format(2).encode() in document
+    before = lab.vpc.drops()
+    lab.play(promise.deploy(document, "h1"))
+    assert checks.fetch_out(lab.guest(3), "192.168.0.61") == lab.hosts["h1"].instance.public_ip
+    lab.play(promise.terminate(document, "h1"))
+    assert lab.vpc.drops().get("source-not-on-eni") == before.get("source-not-on-eni")
+
+
 def test_connections_survive_migrations_from_a_further_eni_to_the_only_one_of_another_host_and_back(
     lab: Lab, eni: Eni
 ) -> None:
@@ -159,9 +173,9 @@ def test_check_names_what_is_broken_and_restore_repairs_it(lab: Lab, eni: Eni) -
             lines = done.stdout.splitlines()
             assert done.returncode == 1, do
             assert [line for line in lines if not re.fullmatch(f"({says}); run 'aws-ovs restore'", line)] == [], do
-            host.run(["aws-ovs", "restore"])
-            assert host.run(["aws-ovs", "check"], check=False).stdout.strip() == OK, do
-            assert lab.dump("h1") == right, do
+            host.run(["aws-ovs", "restore"])  # the next check says if anything is left
+        assert host.run(["aws-ovs", "check"], check=False).stdout.strip() == OK
+        assert lab.dump("h1") == right
     finally:
         host.start_watch()
     works(lab)
