@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, ParamSpec
 
 from ..errors import AwsOvsError
+from ..journal import explain
 from .deadline import OverError
 
 _P = ParamSpec("_P")
@@ -42,6 +43,16 @@ class SeveralErrors(Exception):  # noqa: N818 - it is no error itself, and nobod
     def __init__(self, errors: Iterable[AwsOvsError]) -> None:
         super().__init__()
         self.errors = list(errors)
+
+
+class LeadLostError(AwsOvsError):
+    """Another front-end leads since this one has begun."""
+
+
+def unforeseen(error: Exception, doing: str) -> AwsOvsError:
+    """Make an error of an exception that nobody has foreseen; its traceback is in the journal."""
+    what, _, remedy = explain(error, doing).partition("; ")
+    return AwsOvsError(what, remedy)
 
 
 class Plan:
@@ -83,6 +94,12 @@ class Plan:
         self.problem(target, error.what, error.remedy)
 
 
+def _keep_lead(leads: Callable[[], bool]) -> None:
+    if not leads():
+        what = "another front-end leads since this run began, so it has ended before its next change"
+        raise LeadLostError(what, "see its journal with 'journalctl -t aws_ovs'; the rest is done there")
+
+
 class Outcome:
     """What was done, or with a dry run would be, and what was or went wrong.
 
@@ -97,14 +114,20 @@ class Outcome:
         self.problems: list[Problem] = []
         self._tell = tell
 
-    def carry_out(self, name: str, plan: Plan) -> bool:
+    def carry_out(self, name: str, plan: Plan, leads: Callable[[], bool]) -> bool:
         """Apply the changes of a stage one by one; one that fails becomes a problem and the others go on.
+
+        Args:
+            name: of the stage.
+            plan: what it wants.
+            leads: asked before each change.
 
         Returns:
             True when something was or may have been changed.
 
         Raises:
             OverError: the time of the run is over.
+            LeadLostError: another front-end leads.
         """
         self.problems += plan.problems + (plan.foreseen if self.dry_run else [])
         changes = [change for change in plan.changes if change.expected or not self.dry_run]
@@ -112,14 +135,18 @@ class Outcome:
             self._tell(f"{name} {number}/{len(changes)}: {change.target}: {change.text}")
             try:
                 if not self.dry_run:
+                    _keep_lead(leads)
                     change.apply()
                 self.done.append((change.target, change.text))
-            except OverError:
+            except (OverError, LeadLostError):
                 raise
             except AwsOvsError as error:
                 self.problems.append(Problem(change.target, error.what, error.remedy))
             except SeveralErrors as several:
                 self.problems += [Problem(change.target, error.what, error.remedy) for error in several.errors]
+            except Exception as error:  # noqa: BLE001 - it is this change's trouble, not the run's
+                wrong = unforeseen(error, f"{change.target}: {change.text}")
+                self.problems.append(Problem(change.target, wrong.what, wrong.remedy))
         return bool(changes) and not self.dry_run
 
     def error(self, target: str, error: AwsOvsError) -> None:

@@ -167,7 +167,7 @@ def _refuse_leased(world: World, network: Network, eip: ElasticIp, ar_id: int) -
     for other in world.networks:
         if not other.ours or not any(_concerns(item, eip) for item in other.ranges):
             continue
-        for item in world.with_leases(other.network_id).ranges:
+        for item in world.ranges(other):
             own = (other.network_id, item.ar_id) == (network.network_id, ar_id)
             if item.used and not own and _concerns(item, eip):
                 where = f"range {item.ar_id} of network {other.name}"

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from . import endings, hosts, mesh, network_problems, pools, tagging
+from . import doubles, elsewhere, endings, hosts, mesh, network_problems, pools, tagging, unused
 from .deadline import OverError
-from .follow import plans
-from .plan import Outcome, Plan
+from .follow import plans, reserve
+from .oned import NotFoundError
+from .plan import LeadLostError, Outcome, Plan, unforeseen
 from .validation import Validation
 from .world import Part, World
 
@@ -30,26 +32,53 @@ class Stage(NamedTuple):
 def _pools(world: World) -> dict[int, Stage]:
     def stage(network_id: int, name: str) -> Stage:
         changes = (Part.NETWORKS, Part.ADDRESSES)
-        return Stage(f"pool {name}", lambda world: pools.plan(world, world.with_leases(network_id)), changes)
+        return Stage(f"pool {name}", partial(_plan_pool, network_id=network_id), changes)
 
     return {network.network_id: stage(network.network_id, network.name) for network in pools.pools(world)}
+
+
+def _plan_pool(world: World, network_id: int) -> Plan:
+    try:
+        network = world.with_leases(network_id)
+    except NotFoundError:  # it is gone meanwhile
+        return Plan()
+    return pools.plan(world, network)
 
 
 _HOSTS = Stage("hosts", hosts.plan, (Part.HOSTS,))
 _ENDINGS = Stage("notices of AWS", endings.plan, (Part.HOSTS,))
 _FREE = Stage("free addresses", hosts.plan_free, (Part.HOSTS,))
 _FOLLOW = Stage("addresses", plans.plan, (Part.VMS, Part.ADDRESSES))
+_RANGES = Stage("address ranges", doubles.plan, (Part.NETWORKS,))
+_RESERVE = Stage("reserved addresses", reserve.plan, (Part.ADDRESSES,))
+_UNUSED = Stage("unused addresses", unused.plan, (Part.ADDRESSES,))
 _NETWORKS = Stage("networks", network_problems.plan)
 _MESH = Stage("mesh", mesh.plan)
 _TAGS = Stage("tags", tagging.plan)
 
 
+def _astray(world: World) -> list[Stage]:
+    """List the stage that says that EC2 is not that of the hosts; none when it is."""
+    plan = Plan()
+    plan.problems = elsewhere.problems(world)
+    return [Stage("EC2", lambda _: plan)] if plan.problems else []
+
+
 def everything(world: World) -> Iterator[Stage]:
     """List all stages. Pools are looked up when their turn has come."""
+    if stages := _astray(world):
+        yield from stages
+        return
     yield _HOSTS
     yield _ENDINGS
+    yield _RANGES
+    changes = world.oned.changes
     yield from _pools(world).values()
+    if world.oned.changes != changes:
+        yield _RANGES
     yield _FOLLOW
+    yield _RESERVE
+    yield _UNUSED
     yield _FREE
     yield _NETWORKS
     yield _MESH
@@ -58,7 +87,7 @@ def everything(world: World) -> Iterator[Stage]:
 
 def of_hosts(world: World) -> Iterator[Stage]:
     """List the stages that a host which comes, goes or changes makes necessary."""
-    yield from (_HOSTS, _ENDINGS, _FREE, _MESH)
+    yield from _astray(world) or (_HOSTS, _ENDINGS, _FREE, _MESH)
 
 
 def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
@@ -72,7 +101,14 @@ def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:
     for network_id, name in wanted.items():
         if network_id not in stages:
             raise AwsOvsError(f"network {name} is not an Elastic IP pool that is ready", "see 'oneaws eip list'")
+    if astray := _astray(world):
+        yield from astray
+        return
+    yield _RANGES
+    changes = world.oned.changes
     yield from [stage for key, stage in stages.items() if not names or key in wanted]
+    if world.oned.changes != changes:  # another front-end may have done the same
+        yield _RANGES
     yield _FREE
     yield _MESH  # every host knows the private addresses of the ranges
 
@@ -81,7 +117,7 @@ def of_network(world: World, network_id: int) -> Iterator[Stage]:
     """List the stages for a network that is new or was changed, and the others that it may be in the way of."""
     stage = _pools(world).get(network_id)
     if stage is not None:
-        yield from (stage, _FREE)
+        yield from _astray(world) or (stage, _FREE)
     yield from (_NETWORKS, _MESH)
 
 
@@ -95,10 +131,13 @@ def check_network(world: World, network_id: int, outcome: Outcome) -> None:
 
 def of_vms(world: World, vm_ids: Sequence[int] = ()) -> Iterator[Stage]:
     """List the stages for VMs, all or certain ones, that run elsewhere than before."""
+    if astray := _astray(world):
+        yield from astray
+        return
     if vm_ids:
         yield Stage("addresses", lambda world: plans.plan_for(world, vm_ids), _FOLLOW.changes)
     else:
-        yield _FOLLOW
+        yield from (_FOLLOW, _RESERVE)
     yield _FREE
 
 
@@ -117,12 +156,14 @@ def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:
                 raise
             except AwsOvsError as error:
                 outcome.error(stage.name, error)
+            except Exception as error:  # noqa: BLE001 - it is this stage's trouble, not the run's
+                outcome.error(stage.name, unforeseen(error, stage.name))
             else:
                 if plan.incomplete:
                     outcome.error(stage.name, plan.incomplete)
-                if outcome.carry_out(stage.name, plan):
+                if outcome.carry_out(stage.name, plan, world.oned.leads):
                     world.forget(*stage.changes)
-    except OverError as error:
+    except (OverError, LeadLostError) as error:
         outcome.error("run", error)
     except AwsOvsError as error:  # which stages there are is not known
         outcome.error("OpenNebula", error)

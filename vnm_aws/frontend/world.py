@@ -21,6 +21,7 @@ from .objects import AddressRange, AwsVm, Host, Network
 from .oned import NotFoundError, Oned, UnreadableError
 from .settings import Settings
 from .tags import of_other_cloud
+from .taken import Taken
 from .user import become_owner
 
 _PAGE = 500
@@ -276,6 +277,11 @@ class World:
             raise AwsOvsError(f"network {name}: OpenNebula has {count}", "choose one by its ID from 'onevnet list'")
         return matches[0]
 
+    @property
+    def taken(self) -> Taken:
+        """Find the record of the private addresses that this front-end has put onto ENIs."""
+        return Taken(self.settings.state_directory, self.settings.lock_timeout)
+
     def forget(self, *parts: Part) -> None:
         """Let parts be read again when they are needed next."""
         for part in parts:
@@ -298,6 +304,8 @@ class World:
         for part in (fresh, moved):
             if part:
                 self.ec2.assign(eni.eni_id, part, move=part is moved)
+        new = [address for address in fresh if address not in self.eni_of_address]
+        self.taken.note(eni.eni_id, new, addresses)
         # Keep it in mind, so that the next choice counts them.
         left = {
             other.eni_id: other._replace(addresses=tuple(item for item in other.addresses if item not in addresses))

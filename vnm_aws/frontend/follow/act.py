@@ -32,6 +32,10 @@ def look(world: World, host: Host, vms: Sequence[AwsVm]) -> Seen:
     )
 
 
+class UnknownEniError(AwsOvsError):
+    """EC2 does not know the ENI of a host; it may be that of another Region or account."""
+
+
 class Nearby(World):
     """Read of EC2 only what concerns one VM: the ENIs that have its addresses or are to have them, and its Elastic IPs.
 
@@ -51,7 +55,9 @@ class Nearby(World):
         own = self.ec2.interfaces_with([eni_id])
         if eni_id not in own:
             what = f"EC2 does not know {eni_id}, the ENI of host {self._host.name}"
-            raise AwsOvsError(what, "is its instance terminated? Run 'oneaws host sync'")
+            correct = f"correct it with 'onehost update {self._host.host_id}'"
+            remedy = f"is its instance terminated? Run 'oneaws host sync', or {correct}"
+            raise UnknownEniError(what, remedy)
         return own[eni_id]
 
     @cached_property

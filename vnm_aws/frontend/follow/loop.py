@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from ... import lock
 from ...errors import AwsOvsError
+from .. import elsewhere
 from ..hosts import plan_free
 from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import SeveralErrors
 from ..world import Part, World
-from .act import Nearby, look, place
+from .act import Nearby, UnknownEniError, look, place
 from .conflicts import conflicts, rivals
 from .decide import Assign, Tell, decide, differs, failure, nothing_left
 
@@ -43,6 +44,8 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
                     _bring(world, vm)
                 except AwsOvsError as error:
                     if _stays(world, vm):  # else it concerned the host that it has left
+                        if isinstance(error, UnknownEniError):
+                            _refuse_elsewhere(world)
                         _report(world, vm, error)
                         raise AwsOvsError(error.what, error.remedy) from None  # what was not found is not the VM
                 else:
@@ -52,6 +55,16 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
                 return None
         what = f"VM {vm_id} moved {_ATTEMPTS} times while its addresses followed"
         raise AwsOvsError(what, f"run 'oneaws eip follow {vm_id}'")
+
+
+def _refuse_elsewhere(world: World) -> None:
+    """Refuse to go on in another Region or account; that is no trouble of a VM, and it is not told.
+
+    Raises:
+        AwsOvsError: EC2 is not that of the hosts.
+    """
+    for problem in elsewhere.problems(world):
+        raise AwsOvsError(f"{problem.target}: {problem.what}", problem.remedy)
 
 
 def _stays(world: World, vm: AwsVm) -> bool:

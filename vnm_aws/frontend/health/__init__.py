@@ -38,6 +38,7 @@ def check(world: World, ask_nodes: bool = False) -> list[dict[str, str]]:
         report.part("reconcile", lambda: _stages(world, report))
         report.part("networks", lambda: opennebula.networks(world, report))
         report.part("addresses", lambda: opennebula.waiting(world, report))
+        report.part("addresses of hosts", lambda: account.addresses(world, report))
         report.part("security groups", lambda: account.groups(world, report))
         report.part("groups of VMs", lambda: opennebula.groups_of_vms(world, report))
     return report.lines

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from ...addresses import Prefix, int_to_ip
 from ...errors import AwsOvsError
 from ...names import INSTANCE_ID, POOL, VXLAN_PORT
-from .. import exposure, listing, security_groups
+from .. import exposure, listing, security_groups, unused
 from ..ec2_errors import Ec2Error
 from ..ec2_objects import ElasticIp, Instance
+from ..follow import reserve
 from ..objects import STATE_DISABLED, STATE_OFFLINE
 from ..tags import VMS, TagFilter
 from ..world import World
@@ -56,6 +57,16 @@ def clock(world: World) -> str:
         what = f"the clock of this machine is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of EC2"
         raise AwsOvsError(what, "run 'timedatectl set-ntp true' as root")
     return f"it differs by {abs(ahead):.0f} s from that of EC2"
+
+
+def addresses(world: World, report: Report) -> None:
+    """Add where the addresses of VMs that do not run are, and which addresses of hosts are nobody's."""
+    places = reserve.places(world)
+    if places:
+        more = f"; and {len(places) - 20} more in 'oneaws eip list'" if len(places) > 20 else ""
+        report.add("VMs that do not run", OK, "; ".join(places[:20]) + more)
+    for stranger in unused.strangers(world):
+        report.add("addresses of hosts", WARNING, stranger)
 
 
 def rights(world: World, report: Report) -> None:
