@@ -130,3 +130,62 @@ def test_an_address_that_is_none_says_where_to_correct_it_and_the_others_of_the_
     site.cloud.forget_calls()
     site.reconcile()
     assert {*site.cloud.mutating_calls()} <= {"one.vn.update"}, "the next run finds nothing to do"
+
+
+# A shared address
+
+
+def shared(site: Site, private_ip: str) -> int:
+    """Create a network whose only address several VMs may have, with an Elastic IP."""
+    (eip,) = site.cloud.ec2.allocate_eips([{}])
+    text = (
+        f'AR=[TYPE="IP4", IP="192.168.6.10", SIZE="1", SHARED="YES", AWS_PRIVATE_IP="{private_ip}", '
+        f'EXTERNAL_IP="{eip.public_ip}", AWS_ALLOCATION_ID="{eip.allocation_id}"]'
+    )
+    return site.cloud.add_network("shared", AR=text)
+
+
+def run_with_shared(site: Site, network: int, host: str, ar_id: int) -> int:
+    """Run a VM with an address of its own, and the shared one."""
+    vm_id = site.run(host, ar_id)
+    own = dict(site.cloud.network(site.pool).ranges[ar_id].attributes)
+    item = site.cloud.network(network).ranges[0]
+    site.cloud.oned.lease(network, 0, vm_id)
+    alias = {"NETWORK_ID": str(network), "SHARED": "YES", "IP": item.ip, **item.attributes}
+    site.cloud.set_nics(vm_id, site.pool, [own, alias])
+    return vm_id
+
+
+@pytest.mark.parametrize("way", ["hook", "reconcile"])
+def test_a_shared_address_is_one_vm_s_and_the_others_keep_their_own_without_a_failure(site: Site, way: str) -> None:
+    network = shared(site, "10.0.0.90")
+    vms = {run_with_shared(site, network, host, ar_id): host for ar_id, host in enumerate(("h1", "h2"))}
+    first, second = vms
+    for vm_id in vms if way == "hook" else ():
+        assert site.hook(vm_id) == (0, "")
+    assert site.reconcile().problems == []
+    assert "10.0.0.90" in site.at("h1")
+    site.is_right(first, "h1")
+    assert site.status(second) == f"OK: {site.address(1).external_ip} on h2"
+    assert site.cloud.leads_to(site.address(1).external_ip)[0] == site.hosts["h2"].eni_id
+    site.settled()
+    site.cloud.oned.set_vm_state(first, 8)
+    assert site.reconcile().problems == []
+    assert "10.0.0.90" in site.at("h2")
+    site.is_right(second, "h2")
+    site.settled()
+
+
+def test_a_vm_whose_only_address_is_with_another_says_so_and_fails_not(site: Site) -> None:
+    network = shared(site, "10.0.0.90")
+    vms = []
+    for host in ("h1", "h2"):
+        vms.append(site.run(host, 0, pool=network))
+        item = site.cloud.network(network).ranges[0]
+        site.cloud.set_nics(vms[-1], network, [{"SHARED": "YES", **item.attributes}])
+    first, second = vms
+    for vm_id in vms:
+        assert site.hook(vm_id) == (0, "")
+    assert site.status(second) == f"WAITING: 10.0.0.90 is shared, VM {first} on h1 has it"
+    assert site.error(second) == ""
+    site.settled()

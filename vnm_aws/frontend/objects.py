@@ -132,7 +132,8 @@ class Network(NamedTuple):
 class Address(NamedTuple):
     """An address of a NIC or alias that AWS knows, and the network and range that it says it is from.
 
-    `dead_end` says of an alias why nothing would come back from the guest; it is empty when all is right.
+    `dead_end` says of an alias why nothing would come back from the guest; it is empty when all is right. Several VMs may have
+    a lease of one that is `shared`.
     """
 
     private_ip: str
@@ -141,6 +142,7 @@ class Address(NamedTuple):
     network_id: int
     ar_id: int = -1
     dead_end: str = ""
+    shared: bool = False
 
     @property
     def elastic_ip(self) -> str:
@@ -288,6 +290,7 @@ def read_vm(element: etree._Element) -> AwsVm:
             _number(nic, "NETWORK_ID"),
             _number(nic, "AR_ID"),
             _dead_end(element, nic),
+            _text(nic, "SHARED").upper() == "YES",
         )
         for kind in ("NIC", "NIC_ALIAS")
         for nic in element.iterfind(f"TEMPLATE/{kind}")

@@ -157,7 +157,7 @@ class Play(Control):
         """
         with self._lock:
             item = self._range(vnet_id, range_id)
-            index = next((index for index in range(item.size) if index not in item.leases), None)
+            index = next((index for index in range(item.size) if item.is_shared or index not in item.leases), None)
             if index is None:
                 raise RuntimeError(f"address range {range_id} of virtual network {vnet_id} has no free address")
             item.take(index, vm_id)
@@ -167,6 +167,7 @@ class Play(Control):
         """Take back all addresses of a range that a VM has."""
         with self._lock:
             item = self._range(vnet_id, range_id)
+            item.sharers = [owner for owner in item.sharers if owner[1] != vm_id]
             for index in [index for index, owner in item.leases.items() if owner == vm_id]:
                 item.give_back(index)
 

@@ -36,6 +36,7 @@ class AddressRange:
     Attributes:
         attributes: as oned keeps them: AR_ID, TYPE, SIZE, MAC, SHARED, IP for IPv4, and custom ones.
         leases: who has an address, by its place in the range.
+        sharers: who else has an address, of a range with SHARED, where several VMs may.
     """
 
     def __init__(self, range_id: int, wanted: dict[str, str]) -> None:
@@ -59,6 +60,7 @@ class AddressRange:
             raise OneError(INTERNAL, "Wrong SIZE for address range")
         self.attributes = {**attributes, "MAC": mac.lower(), "AR_ID": str(range_id)}
         self.leases: dict[int, int] = {}
+        self.sharers: list[tuple[int, int]] = []
 
     @property
     def range_id(self) -> int:
@@ -84,12 +86,18 @@ class AddressRange:
 
     def take(self, index: int, vm_id: int) -> None:
         """Give the address to a VM, or hold it."""
-        self.leases[index] = vm_id
+        if index in self.leases:
+            self.sharers.append((index, vm_id))
+        self.leases.setdefault(index, vm_id)
         self._note_leases()
 
     def give_back(self, index: int) -> None:
-        """Take the address back."""
+        """Take the address back; of several VMs, from the first."""
         del self.leases[index]
+        others = [owner for owner in self.sharers if owner[0] == index]
+        if others:
+            self.sharers.remove(others[0])
+            self.leases[index] = others[0][1]
         self._note_leases()
 
     def address(self, index: int) -> str:
@@ -97,9 +105,19 @@ class AddressRange:
         first = self.attributes.get("IP")
         return str(ipaddress.IPv4Address(first) + index) if first else _mac(self.attributes["MAC"], index)
 
+    @property
+    def owners(self) -> list[tuple[int, int]]:
+        """List places and who has them."""
+        return sorted([*self.leases.items(), *self.sharers])
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether several VMs may have one address."""
+        return self.attributes["SHARED"] == "YES"
+
     def _note_leases(self) -> None:
         self.attributes["ALLOCATED"] = "".join(
-            f" {index} {_OWNER_VM | vm_id & _OWNER_ID}" for index, vm_id in sorted(self.leases.items())
+            f" {index} {_OWNER_VM | vm_id & _OWNER_ID}" for index, vm_id in self.owners
         )
 
     def pool_xml(self) -> str:
@@ -110,10 +128,7 @@ class AddressRange:
         """Write it as one.vn.info prints it, with the leases."""
         values = "".join(element(key, value) for key, value in sorted(self.attributes.items()) if key != "ALLOCATED")
         ends = "".join(element(f"{name}_END", text) for name, text in self._addresses(self.size - 1).items())
-        leases = "".join(
-            element("LEASE", {**self._addresses(index), "VM": str(vm_id)})
-            for index, vm_id in sorted(self.leases.items())
-        )
+        leases = "".join(element("LEASE", {**self._addresses(index), "VM": str(vm_id)}) for index, vm_id in self.owners)
         leases = f"<LEASES>{leases}</LEASES>" if leases else "<LEASES/>"
         return f"<AR>{values}{ends}<USED_LEASES>{len(self.leases)}</USED_LEASES>{leases}</AR>"
 

@@ -100,7 +100,7 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
             eni = seen.interfaces.get(eni_of(host))
             if eni is None:
                 what = f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}"
-                raise AwsOvsError(what, "run 'oneaws host sync'")
+                raise AwsOvsError(what, f"run 'oneaws host sync', or correct it with 'onehost update {host.host_id}'")
             vm, wrong = _sound(vm, eni, seen)
             room = {*eni.addresses} if room is None else room
             absent = missing(vm, host, eni)
@@ -261,6 +261,15 @@ def failure(error: AwsOvsError) -> dict[str, str]:
     host_id = str(error.host.host_id) if isinstance(error, PlacedError) else ""
     sentence = printable(str(error))
     return {EIP_STATUS: f"FAILED: {sentence}", EIP_HOST: host_id, ERROR: f"{_PREFIX}{sentence}"}
+
+
+def waiting(vm: AwsVm, left: Mapping[str, AwsVm]) -> dict[str, str]:
+    """Compose the attributes of a VM whose addresses are all shared, and with others now."""
+    texts = [f"{address} is shared, VM {other.vm_id} on {other.host} has it" for address, other in sorted(left.items())]
+    values = {EIP_STATUS: printable(f"WAITING: {', '.join(texts)}"), EIP_HOST: ""}
+    if vm.user_template.get(ERROR, "").startswith(_PREFIX):
+        values[ERROR] = ""
+    return values
 
 
 def nothing_left(vm: AwsVm) -> dict[str, str]:

@@ -15,8 +15,8 @@ from ..oned import NotFoundError
 from ..plan import SeveralErrors
 from ..world import Part, World
 from .act import Nearby, UnknownEniError, look, place
-from .conflicts import conflicts, rivals
-from .decide import Assign, Tell, decide, differs, failure, nothing_left
+from .conflicts import conflicts, rivals, without, yielded
+from .decide import Assign, Tell, decide, differs, failure, nothing_left, waiting
 
 _ATTEMPTS = 5
 
@@ -86,6 +86,14 @@ def _bring(world: World, vm: AwsVm) -> None:
     """
     host = world.oned.host(vm.host_id)
     nearby = Nearby(world, host, vm)
+    left = yielded(nearby, vm)
+    if left:
+        vm = without(vm, left)
+        nearby = Nearby(world, host, vm)
+        if not vm.addresses:
+            if differs(vm, waiting(vm, left)):
+                world.oned.update_vm(vm.vm_id, waiting(vm, left))
+            return
     decision = decide([vm], host, look(nearby, host, [vm]))
     if decision.refusals or any(not isinstance(move, Tell) for move in decision.moves):
         error = conflicts(nearby, [vm, *rivals(nearby, vm)]).get(vm.vm_id)
@@ -107,13 +115,19 @@ def _note_free(world: World) -> None:
             change.apply()
 
 
-def place_all(world: World, host: Host, vm_ids: Sequence[int]) -> None:
+def place_all(world: World, host: Host, vm_ids: Sequence[int], left: Mapping[int, Mapping[str, AwsVm]]) -> None:
     """Place the VMs of a host, as they are now: those that have left it since are somebody else's.
+
+    Args:
+        world: both worlds.
+        host: where they run.
+        vm_ids: the VMs.
+        left: the shared addresses that VMs leave to others.
 
     Raises:
         SeveralErrors: some VMs cannot have their addresses; what concerns the others is done.
     """
-    vms = _still(world, host, vm_ids)
+    vms = [without(vm, left.get(vm.vm_id, {})) for vm in _still(world, host, vm_ids)]
     try:
         failed = place(world, host, vms)
     except AwsOvsError as error:

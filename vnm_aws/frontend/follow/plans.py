@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from ...names import EIP_STATUS
 from ..objects import AwsVm, Host
@@ -11,24 +11,29 @@ from ..oned import NotFoundError
 from ..plan import Plan
 from ..world import World
 from .act import look
-from .conflicts import conflicts, rivals
-from .decide import Tell, decide, describe, differs, failure, nothing_left
+from .conflicts import conflicts, left_to_others, rivals, without, yielded
+from .decide import Tell, decide, describe, differs, failure, nothing_left, waiting
 from .loop import follow, of_vms, place_all
 
 
 def plan(world: World) -> Plan:
     """Plan the changes that bring the addresses of all VMs to their hosts, host by host."""
     result = Plan()
-    running = [vm for vm in world.vms if vm.on_host and vm.addresses]
+    left = left_to_others(world, world.vms)
     for vm in world.vms:
         if not vm.addresses:
             _plan_end(world, result, vm)
+        elif vm.vm_id in left and not without(vm, left[vm.vm_id]).addresses:
+            _plan_waiting(world, result, vm, left[vm.vm_id])
     for vm_id, error in sorted(world.unread.items()):
         result.error(f"VM {vm_id}", error)
-    losers = conflicts(world, world.vms)
+    vms = [without(vm, left.get(vm.vm_id, {})) for vm in world.vms]
+    losers = conflicts(world, vms)
     hosts = {host.host_id: host for host in world.hosts}
     by_host: dict[int, list[AwsVm]] = defaultdict(list)
-    for vm in running:
+    for vm in vms:
+        if not vm.on_host or not vm.addresses:
+            continue
         if vm.vm_id in losers:
             values = failure(losers[vm.vm_id])
             result.error(f"VM {vm.vm_id}", losers[vm.vm_id])
@@ -37,7 +42,7 @@ def plan(world: World) -> Plan:
         elif vm.host_id in hosts:
             by_host[vm.host_id].append(vm)
     for host_id, vms in sorted(by_host.items()):
-        _plan_host(world, result, hosts[host_id], sorted(vms, key=lambda vm: vm.vm_id))
+        _plan_host(world, result, hosts[host_id], sorted(vms, key=lambda vm: vm.vm_id), left)
     return result
 
 
@@ -48,15 +53,24 @@ def _plan_end(world: World, result: Plan, vm: AwsVm) -> None:
         result.change(f"VM {vm.vm_id}", text, world.oned.update_vm, vm.vm_id, nothing_left(vm))
 
 
-def _plan_host(world: World, result: Plan, host: Host, vms: list[AwsVm]) -> None:
+def _plan_waiting(world: World, result: Plan, vm: AwsVm, left: Mapping[str, AwsVm]) -> None:
+    """Plan that a VM says that others have its addresses."""
+    if differs(vm, waiting(vm, left)):
+        text = f"set {EIP_STATUS}, for what it shares others have"
+        result.change(f"VM {vm.vm_id}", text, world.oned.update_vm, vm.vm_id, waiting(vm, left))
+
+
+def _plan_host(
+    world: World, result: Plan, host: Host, vms: list[AwsVm], left: Mapping[int, Mapping[str, AwsVm]]
+) -> None:
     seen, target = look(world, host, vms), f"host {host.name}"
     decision, vm_ids = decide(vms, host, seen), [vm.vm_id for vm in vms]
     for error in of_vms(decision.refusals):
         result.foresee(target, error)
     if decision.moves:
-        result.change(target, describe(decision, host, seen), place_all, world, host, vm_ids)
+        result.change(target, describe(decision, host, seen), place_all, world, host, vm_ids, left)
     elif decision.refusals:
-        result.attempt(target, "bring the addresses of its VMs to it", place_all, world, host, vm_ids)
+        result.attempt(target, "bring the addresses of its VMs to it", place_all, world, host, vm_ids, left)
 
 
 def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
@@ -84,6 +98,11 @@ def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
 
 def _plan_vm(world: World, result: Plan, vm: AwsVm) -> None:
     host, target = world.oned.host(vm.host_id), f"VM {vm.vm_id}"
+    left = yielded(world, vm)
+    if left and not without(vm, left).addresses:
+        _plan_waiting(world, result, vm, left)
+        return
+    vm = without(vm, left)
     seen = look(world, host, [vm])
     decision = decide([vm], host, seen)
     conflict = None
