@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
+from tests.sampling import Sampler
 from tests.world.ec2.region import Ec2World
 from tests.world.oned.server import Oned
 from vnm_aws.frontend.objects import STATE_DISABLED
 from vnm_aws.frontend.oned import Oned as Client
+from vnm_aws.frontend.taken import Taken
 
 from .cloud import Cloud
 from .following import Site, settle
@@ -209,3 +213,68 @@ def test_an_address_of_somebody_else_is_reported_and_never_taken(site: Site) -> 
     site.reconcile()
     site.settled()
     assert stranger in site.at(here)
+
+
+# Killed
+
+
+def neglected(cloud: Cloud) -> Site:
+    """A dead host whose VM does not run, an Elastic IP with two ranges, and an address that no range has any more."""
+    site = settle(cloud, eips=3)
+    vm_id = site.run("h1", 0)
+    site.follow(vm_id)
+    cloud.oned.set_vm_state(vm_id, 8)
+    values = {"TYPE": "IP4", "IP": "192.168.0.9", "SIZE": "1", **cloud.network(site.pool).ranges[1].attributes}
+    Client().add_range(site.pool, values)
+    gone = site.address(2)
+    for ar_id in (1, 2):
+        cloud.ec2.move_private_ip(site.address(ar_id).private_ip, site.hosts["h2"].eni_id)
+    Taken(str(cloud.directory / "state"), 1).note(site.hosts["h2"].eni_id, [gone.private_ip], ())
+    cloud.ec2.client.delete_tags(Resources=[gone.allocation_id], Tags=[{"Key": "Pool"}])
+    cloud.ec2.client.disassociate_address(PublicIp=gone.external_ip)
+    Client().remove_range(site.pool, 2)
+    cloud.ec2.terminate(site.hosts["h1"].instance_id)
+    cloud.oneaws("host", "sync", code=1)
+    cloud.forget_calls()
+    return site
+
+
+def outcome(site: Site) -> tuple[object, ...]:
+    """What became of it, without what has another name each time."""
+    ranges = site.cloud.network(site.pool).ranges
+    leads = [site.cloud.leads_to(item.attributes["EXTERNAL_IP"])[1] for item in ranges]
+    private = [(item.ar_id, item.attributes["AWS_PRIVATE_IP"]) for item in ranges]
+    status = site.status(0).replace(site.address(0).external_ip, "")
+    return private, leads, site.at("h2"), status, site.cloud.host("h2").template["EC2_FREE_ADDRESSES"]
+
+
+def test_killed_at_any_change_the_next_run_ends_the_same(cloud: Cloud, sampler: Sampler) -> None:
+    site = neglected(cloud)
+    site.reconcile()
+    wanted = outcome(site)
+    changing = {*cloud.mutating_calls()}
+    worlds = {"ec2": cloud.ec2.calls(), "oned": cloud.oned.calls()}
+    kills = [
+        (world, number, call, when)
+        for world, calls in worlds.items()
+        for number, call in enumerate(calls, 1)
+        if call in changing
+        for when in ("before", "after")
+    ]
+    assert {call for _, _, call, _ in kills} >= {
+        *("one.vn.rm_ar", "one.vm.update"),
+        *("AssignPrivateIpAddresses", "AssociateAddress", "UnassignPrivateIpAddresses"),
+    }
+    for world, number, call, when in sampler.of(kills, lambda kill: kill[2], every=len(kills)):
+        cloud.ec2.reset()
+        cloud.oned.reset()
+        shutil.rmtree(cloud.directory / "state")
+        (cloud.directory / "state").mkdir()
+        site = neglected(cloud)
+        process = cloud.start("reconcile")
+        server = cloud.ec2 if world == "ec2" else cloud.oned
+        server.kill_at(number, when, process.pid)  # type: ignore[arg-type]
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, (call, when)
+        site.reconcile()
+        assert outcome(site) == wanted, (call, when)

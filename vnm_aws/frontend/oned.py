@@ -27,7 +27,7 @@ from .objects import AwsVm, Group, Host, Network
 
 _ENDPOINT = "http://localhost:2633/RPC2"
 _EVERYBODYS, _ALL = -2, -1
-_ACTIVE = 3
+_NOT_DONE = -1
 _APPEND = 1
 _ENABLED, _DISABLED = 0, 1
 _SOLO, _LEADER = "0", "3"
@@ -238,8 +238,8 @@ class Oned:
         self._change("vn.rm_ar", network_id, ar_id)
 
     def vms(self, first: int, last: int) -> Iterator[AwsVm]:
-        """Read the active VMs with IDs from `first` to `last`."""
-        pool = self._call("vmpool.infoextended", _EVERYBODYS, first, last, _ACTIVE)
+        """Read the VMs that are not done, with IDs from `first` to `last`."""
+        pool = self._call("vmpool.infoextended", _EVERYBODYS, first, last, _NOT_DONE)
         return map(objects.read_vm, pool.iterfind("VM"))
 
     def vm_documents(self, first: int, last: int) -> list[etree._Element]:

@@ -131,7 +131,7 @@ class World:
 
     @cached_property
     def vms(self) -> list[AwsVm]:
-        """Read the active VMs that have addresses in AWS, or have been told of such and have none any more.
+        """Read the VMs that have addresses in AWS, or have been told of such and have none any more.
 
         A VM has them from a network whose ranges have them, and a lease there. oned gives pages of VMs, of which only those
         are asked for that have such a VM or one of a host that the driver serves; IDs from the hosts make the pages, so that

@@ -40,6 +40,10 @@ def plan(world: World) -> Plan:
         else:
             continue
         result.change(_target(item), text, _keep, world, eni, address, item)
+    for vm in world.vms:
+        last, values = vm.user_template.get(EIP_HOST), _values(world, vm) if vm.addresses else {}
+        if last and values and values[EIP_HOST] != last and not vm.on_host and not vm.migrating:
+            result.change(f"VM {vm.vm_id}", f"set {EIP_STATUS}: {values[EIP_STATUS]}", _tell, world, vm)
     return result
 
 
@@ -108,18 +112,22 @@ def _keep(world: World, eni: Interface, address: Address, item: AddressRange) ->
 
 
 def _tell(world: World, vm: AwsVm) -> None:
-    """Let a VM that does not run say where its addresses are, when all of them are somewhere."""
+    values = _values(world, vm)
+    if values and not vm.on_host and not vm.migrating and differs(vm, values):
+        world.oned.update_vm(vm.vm_id, values)
+
+
+def _values(world: World, vm: AwsVm) -> dict[str, str]:
+    """Compose what a VM that does not run says of its addresses; nothing unless all of them are on hosts, and led to."""
     hosts: dict[int, str] = {}
     for address in vm.addresses:
         eni, eip = world.eni_of_address.get(address.private_ip), find(address, world.elastic_ips)
         host = world.host_of_eni.get(eni.eni_id) if eni else None
         if host is None or (address.elastic_ip and (eip is None or eip.private_ip != address.private_ip)):
-            return
+            return {}
         hosts[host.host_id] = host.name
     public = " ".join(sorted({address.external_ip or address.private_ip for address in vm.addresses}))
-    values = {
+    return {
         EIP_STATUS: printable(f"OK: {public} kept on {' '.join(sorted(hosts.values()))} while it does not run"),
         EIP_HOST: str(next(iter(hosts))) if len(hosts) == 1 else "",
     }
-    if hosts and not vm.on_host and not vm.migrating and differs(vm, values):
-        world.oned.update_vm(vm.vm_id, values)
