@@ -87,6 +87,10 @@ def test_what_a_thing_says_is_its_own_trouble_and_the_rest_goes_on(cloud: Cloud,
             if more:
                 json.loads(done.stdout)
     site.is_right(good, here)
+    said = cloud.oneaws("reconcile", code=None).stderr
+    for number, key in enumerate(OF_HOSTS):
+        if key in (names.VTEP, names.INSTANCE_TYPE) and value:
+            assert f"onehost update {cloud.host(f'bad{number}').host_id}'" in said
     assert {"h1", "h2"} <= {*cloud.told("h1")}
     for vm_id in (*vms, good):
         done = cloud.hook("vm_running", cloud.oned.document("VM", vm_id))

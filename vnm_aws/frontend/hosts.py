@@ -6,6 +6,7 @@ are gone.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 
@@ -60,6 +61,7 @@ def plan(world: World) -> Plan:
     for instance_id, host in by_instance.items():
         if host.host_id not in adopted:
             _check(world, result, instance_id, host, seen.get(instance_id))
+    _unknown_types(world, result)
     return result
 
 
@@ -232,6 +234,18 @@ def _check(world: World, result: Plan, instance_id: str, host: Host, instance: I
             result.problem(f"host {host.name}", f"its instance {instance_id} {what}", remedy)
     else:  # EC2 forgets a terminated instance after an hour
         _retire(world, result, host)
+
+
+def _unknown_types(world: World, result: Plan) -> None:
+    """Report hosts with an instance type that EC2 does not know; of an instance that it shows, it is put right."""
+    with contextlib.suppress(AwsOvsError):  # whoever needs the limits says why they cannot be read
+        for host in world.hosts:
+            kind = host.template.get(names.INSTANCE_TYPE, "")
+            shown_now = host.template.get(names.INSTANCE_ID) in world.instances
+            if kind and not host.terminated and not shown_now and kind not in world.limits:
+                what = f"EC2 knows no instance type {shown(kind)}, so there is no room for addresses of VMs"
+                remedy = f"correct {names.INSTANCE_TYPE} with 'onehost update {host.host_id}'"
+                result.problem(f"host {host.name}", what, remedy)
 
 
 def _why_hidden(world: World, instance: Instance) -> tuple[str, str]:
