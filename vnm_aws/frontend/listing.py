@@ -13,7 +13,8 @@ from .. import names
 from ..errors import AwsOvsError
 from ..overlay.tunnels import PeerList
 from . import mesh, pools, registration
-from .objects import AddressRange, Network
+from .follow.decide import find
+from .objects import Address, AddressRange, Network
 from .validation import Validation, vni_of
 from .world import World
 
@@ -68,7 +69,7 @@ def elastic_ip_lines(world: World, only: set[int]) -> list[dict[str, Any]]:
     for network in sorted(world.networks, key=lambda network: network.network_id):
         concerned = network.template.get(names.POOL) or network.values_of_ranges(names.PRIVATE_IP)
         if network.ours and concerned and (not only or network.network_id in only):
-            lines += _of_network(world, world.with_leases(network.network_id))
+            lines += _of_network(world, network._replace(ranges=tuple(world.ranges(network))))
     return lines
 
 
@@ -105,8 +106,9 @@ def _reports(world: World, network: Network) -> tuple[dict[str, str], dict[str, 
 def _of_range(world: World, network: Network, item: AddressRange, status: dict[str, str]) -> dict[str, Any]:
     public_ip = item.attributes.get(names.EXTERNAL_IP, "")
     private_ip, allocation = item.attributes[names.PRIVATE_IP], item.attributes.get(names.ALLOCATION_ID, "")
-    eip = world.elastic_ips.get(allocation)
-    leads = "ok" if not allocation or (eip is not None and eip.private_ip == private_ip) else "unmapped"
+    address = Address(private_ip, public_ip, allocation, network.network_id)
+    eip = find(address, world.elastic_ips) if address.elastic_ip else None
+    leads = "ok" if not address.elastic_ip or (eip is not None and eip.private_ip == private_ip) else "unmapped"
     line = _line(world, network, public_ip, private_ip, allocation, status.get(f"Elastic IP {public_ip}", leads))
     vms = [vm_id for vm_id in item.leases if vm_id >= 0]
     return line | {"AR": item.ar_id, "IP": item.ip or None, "VM": vms, "HELD": len(vms) < len(item.leases)}

@@ -27,7 +27,7 @@ from .objects import AwsVm, Group, Host, Network
 
 _ENDPOINT = "http://localhost:2633/RPC2"
 _EVERYBODYS, _ALL = -2, -1
-_NOT_DONE = -1
+_ACTIVE, _NOT_DONE = 3, -1
 _APPEND = 1
 _ENABLED, _DISABLED = 0, 1
 _SOLO, _LEADER = "0", "3"

@@ -7,6 +7,8 @@ import time
 from ...errors import AwsOvsError
 from ...names import INHERITED, POOL, RESTRICTED
 from .. import listing, registration, vm_groups
+from ..follow.conflicts import left_to_others, without
+from ..follow.decide import find
 from ..hook_objects import Execution
 from ..objects import AwsVm, Host
 from ..world import World
@@ -81,7 +83,9 @@ def networks(world: World, report: Report) -> None:
 def waiting(world: World, report: Report) -> None:
     """Add the VMs whose addresses are not where they run yet, and since when they run there."""
     hosts = {host.host_id: host for host in world.hosts}
-    for vm in sorted(world.vms, key=lambda vm: vm.vm_id):
+    left = left_to_others(world, world.vms)
+    for each in sorted(world.vms, key=lambda vm: vm.vm_id):
+        vm = without(each, left.get(each.vm_id, {}))
         host = hosts.get(vm.host_id)
         absent = _absent(world, vm, host) if host is not None and vm.on_host else []
         if host is not None and absent:
@@ -99,7 +103,7 @@ def _absent(world: World, vm: AwsVm, host: Host) -> list[str]:
     eni = world.interfaces.get(host.eni_id)
     absent = [item.private_ip for item in vm.addresses if eni is None or item.private_ip not in eni.addresses]
     for address in vm.addresses:
-        eip = world.elastic_ips.get(address.allocation_id)
+        eip = find(address, world.elastic_ips)
         if eip is not None and eip.private_ip != address.private_ip:
             absent.append(f"Elastic IP {eip.public_ip}")
     return list(dict.fromkeys(absent))
