@@ -65,6 +65,9 @@ VIRTUALIZATION = "EC2_VIRTUALIZATION"
 ENDING = "EC2_ENDING"
 """When and why AWS is going to end the instance of a host; empty when it is not."""
 
+ENI_IDS = "EC2_ENI_IDS"
+"""All ENIs of a host that have addresses of VMs, that of EC2_ENI_ID first; empty when that is the only one."""
+
 FREE_ADDRESSES = "EC2_FREE_ADDRESSES"
 """How many more private addresses the ENI of a host can have; the scheduler reads it."""
 

@@ -82,12 +82,16 @@ def vnet_check(ctx: click.Context, networks: tuple[str, ...], as_json: bool) -> 
     """Check all networks of the driver, or some (names or IDs): bridge, VNI, MTU, subnet, address ranges, pool.
 
     These are the checks that a network must pass when it is created; one may fail them after 'onevnet update'. VPC and RAW
-    are its AWS_VPC_ACCESS and AWS_RAW_ETHERNET, which address ranges may have of their own.
+    are its AWS_VPC_ACCESS and AWS_RAW_ETHERNET, which address ranges may have of their own. Of networks that give private
+    addresses it also says what to put into the templates of VMs, so that the scheduler finds hosts where these can be.
     """
     lines = listing.network_lines(open_world(ctx), networks)
     print_lines(lines, ("ID", "NAME", "BRIDGE", "VNI", "VPC", "RAW", "STATUS"), as_json)
     if not as_json:
         for line in lines:
+            if line["SCHED_REQUIREMENTS"]:
+                escaped = line["SCHED_REQUIREMENTS"].replace('"', '\\"')
+                say(f'VMs of network {line["NAME"]}: SCHED_REQUIREMENTS = "{escaped}"')
             for problem in line["PROBLEMS"]:
                 say(f"oneaws: network {line['NAME']}: {problem}", err=True)
     if any(line["PROBLEMS"] for line in lines):

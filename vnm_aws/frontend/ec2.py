@@ -234,9 +234,9 @@ class Ec2:
         """Read the Elastic IPs with these public addresses as far as there are any, by allocation id."""
         return self._elastic_ips(_by_value("public-ip", public_ips))
 
-    def elastic_ips_at(self, private_ip: str) -> dict[str, ElasticIp]:
-        """Read the Elastic IPs that lead to a private address, by allocation id."""
-        return self._elastic_ips(_by_value("private-ip-address", [private_ip]))
+    def elastic_ips_at(self, private_ips: Collection[str]) -> dict[str, ElasticIp]:
+        """Read the Elastic IPs that lead to one of these private addresses, by allocation id."""
+        return self._elastic_ips(_by_value("private-ip-address", private_ips))
 
     def _elastic_ips(self, asked: list[_Filters]) -> dict[str, ElasticIp]:
         eips = map(read_elastic_ip, self._describe("DescribeAddresses", asked))
@@ -316,9 +316,9 @@ class Ec2:
         wanted = {"NetworkInterfaceId": eni_id, "PrivateIpAddresses": list(addresses)}
         self._change("AssignPrivateIpAddresses", **wanted, AllowReassignment=move)
 
-    def unassign(self, eni_id: str, address: str) -> None:
-        """Take a secondary private address from an ENI."""
-        self._change("UnassignPrivateIpAddresses", NetworkInterfaceId=eni_id, PrivateIpAddresses=[address])
+    def unassign(self, eni_id: str, addresses: Sequence[str]) -> None:
+        """Take secondary private addresses from an ENI, in one call; their Elastic IPs lead nowhere then."""
+        self._change("UnassignPrivateIpAddresses", NetworkInterfaceId=eni_id, PrivateIpAddresses=list(addresses))
 
     def associate(self, allocation_id: str, eni_id: str, private_ip: str) -> None:
         """Let an Elastic IP lead to a private address of an ENI, wherever it led before."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..addresses import Prefix, int_to_ip, is_ipv4
 
 _GONE = ("terminated", "shutting-down")
+
+_FOR_ADDRESSES = ("aws_ovs:addresses", "yes")
+"""The tag by which an administrator gives an ENI of a host to the driver; all others of an instance are somebody's."""
 
 
 class Instance(NamedTuple):
@@ -85,6 +88,7 @@ class Interface(NamedTuple):
     description: str = ""
     managed: bool = False
     tags: Mapping[str, str] = {}
+    mac: str = ""
 
     @property
     def primary(self) -> str:
@@ -95,6 +99,26 @@ class Interface(NamedTuple):
     def used(self) -> int:
         """Count what EC2 counts against the limit of addresses."""
         return len(self.addresses) + len(self.prefixes)
+
+    @property
+    def for_addresses(self) -> bool:
+        """Say whether it is tagged as one that may have addresses of VMs although it is not the first, and attached."""
+        return self.device >= 0 and _FOR_ADDRESSES in self.tags.items()
+
+    def goes_with(self, first: Interface) -> bool:
+        """Say whether it is a further one, for addresses of VMs, of the instance whose first ENI is `first`."""
+        if not self.for_addresses or self.eni_id == first.eni_id:
+            return False
+        return (self.instance_id, self.subnet_id) == (first.instance_id, first.subnet_id)
+
+
+def enis_of(eni_ids: Sequence[str], interfaces: Mapping[str, Interface]) -> list[Interface]:
+    """Choose from ENIs those of a host that may have addresses of its VMs, whose IDs its template has; none without the first."""
+    first = interfaces.get(eni_ids[0]) if eni_ids else None
+    if first is None:
+        return []
+    further = (interfaces[eni_id] for eni_id in eni_ids if eni_id in interfaces)
+    return [first, *(eni for eni in further if eni.goes_with(first))]
 
 
 class ElasticIp(NamedTuple):
@@ -235,6 +259,7 @@ def read_interface(item: dict[str, Any]) -> Interface:
         item.get("Description") or "",
         bool(item.get("RequesterManaged") or item.get("Operator", {}).get("Managed")),
         tags={tag["Key"]: tag["Value"] for tag in item.get("TagSet", [])},
+        mac=item.get("MacAddress", "").lower(),
     )
 
 

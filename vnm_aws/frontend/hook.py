@@ -94,11 +94,13 @@ def _host_state(root: etree._Element) -> _Work | None:
     def greet(world: World, outcome: Outcome) -> None:
         """Tell a host that is back its peers: it may have been made anew and know none."""
         from . import mesh, peer_list
+        from .follow.act import Nearby
 
         present = [member for member in peer_list.hosts(world) if member.host_id == host.host_id]
         if present and world.oned.leads():
-            # Without EC2, which may be asked for hundreds of hosts at once: what the others have been told is enough.
-            mesh.send(world, peer_list.remembered(world), present)
+            # Without EC2, which may be asked for hundreds of hosts at once: what the others have been told is enough, but
+            # for the ENIs of one that has several.
+            mesh.send(Nearby(world, present[0], ()), peer_list.remembered(world), present)
 
     return greet
 

@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,126}[A-Za-z0-9])?\Z")
 def plan(world: World) -> Plan:
     """Plan the changes that make the hosts those of the instances.
 
-    The number of free addresses is left to `plan_free`.
+    The number of free addresses is left to `room`.
     """
     result = Plan()
     by_instance = _by_instance(world, result)
@@ -162,6 +162,8 @@ def powerless(world: World) -> list[tuple[Host, AwsOvsError]]:
 
 def attributes(world: World, instance: Instance) -> dict[str, str]:
     """Compose what a host's template says of its instance."""
+    first = world.interfaces.get(instance.eni_id)
+    further = [eni for eni in world.tagged if first is not None and eni.goes_with(first)]
     kind = virtualization(world, instance)
     return ({names.VIRTUALIZATION: kind} if kind else {}) | {
         names.INSTANCE_ID: instance.instance_id,
@@ -169,6 +171,7 @@ def attributes(world: World, instance: Instance) -> dict[str, str]:
         names.ZONE: instance.zone,
         names.SUBNET_ID: instance.subnet_id,
         names.ENI_ID: instance.eni_id,
+        names.ENI_IDS: " ".join([instance.eni_id, *(eni.eni_id for eni in further)]) if further else "",
         names.VTEP: instance.private_ip,
         names.INSTANCE_STATE: instance.state,
     }
@@ -192,7 +195,7 @@ def _add(world: World, result: Plan, new: list[tuple[Instance, str]]) -> None:
 
 def _create(world: World, cluster: int, instance: Instance, name: str) -> None:
     host_id = world.oned.add_host(name, world.settings.im_mad, world.settings.vm_mad, cluster)
-    world.oned.update_host(host_id, attributes(world, instance))
+    world.oned.update_host(host_id, {key: value for key, value in attributes(world, instance).items() if value})
 
 
 def _keep(world: World, result: Plan, instance: Instance, host: Host) -> None:
@@ -258,18 +261,3 @@ def _why_hidden(world: World, instance: Instance) -> tuple[str, str]:
         what = f"has the tag {CLOUD}={instance.tags[CLOUD]}, and this OpenNebula is {shown(settings.cloud)}"
         return what, "correct the tag, or cloud in the settings, or delete the host"
     return f"does not match {settings.host_filter} (any more)", "tag it again, or delete the host"
-
-
-def plan_free(world: World) -> Plan:
-    """Plan the changes that make EC2_FREE_ADDRESSES of every host right.
-
-    By it the scheduler puts VMs with Elastic IPs where there is room.
-    """
-    result = Plan()
-    for host in world.hosts:
-        eni, limit = world.interfaces.get(host.eni_id), world.limit(host)
-        free = str(max(0, limit - eni.used)) if eni is not None else ""
-        if free and limit and host.template.get(names.FREE_ADDRESSES) != free:
-            text, values = f"set {names.FREE_ADDRESSES}={free}", {names.FREE_ADDRESSES: free}
-            result.change(f"host {host.name}", text, world.oned.update_host, host.host_id, values)
-    return result

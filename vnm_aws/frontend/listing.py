@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .. import names
 from ..errors import AwsOvsError
 from ..overlay.tunnels import PeerList
-from . import mesh, pools, registration
+from . import mesh, pools, registration, room
 from .follow.decide import find
 from .objects import Address, AddressRange, Network
 from .validation import Validation, vni_of
@@ -172,6 +172,7 @@ def _checked(world: World, validation: Validation, network: Network) -> dict[str
         "RAW": network.template.get(names.RAW_ETHERNET, "").strip().upper() or "NO",
         "STATUS": "problem" if errors else "ok",
         "PROBLEMS": [str(error) for error in errors],
+        "SCHED_REQUIREMENTS": room.requirements(world, network) or None,
     }
 
 

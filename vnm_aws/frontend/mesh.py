@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .. import files, lock
@@ -15,6 +16,7 @@ from ..errors import AwsOvsError
 from ..names import HOST_TIME, MESH, VTEP
 from ..overlay.tunnels import PeerList, digest
 from . import peer_list, ssh
+from .ec2_objects import Interface
 from .objects import STATE_OFFLINE, Host
 from .plan import Plan
 from .world import World
@@ -36,7 +38,11 @@ class Member(NamedTuple):
 def members(world: World, wanted: PeerList) -> list[Member]:
     """List the hosts of the mesh, and whether they have a peer list."""
     told, mark = _Told(world), digest(wanted)
-    return [Member(host, host.template[VTEP], told.get(host) == mark) for host in peer_list.hosts(world)]
+    result = []
+    for host in peer_list.hosts(world):
+        own = peer_list.of_host(world, wanted, host)
+        result.append(Member(host, host.template[VTEP], told.get(host) == (digest(own) if own.enis else mark)))
+    return result
 
 
 def plan(world: World, everybody: bool = False) -> Plan:
@@ -60,13 +66,32 @@ def send(world: World, wanted: PeerList, hosts: list[Host]) -> None:
     Raises:
         AwsOvsError: some did not take it; each is named with its reason.
     """
-    text = peer_list.document(wanted)
-    outcome = list(zip(hosts, ssh.run(world, hosts, _COMMAND, text), strict=True))
-    _Told(world).note([host for host, answer in outcome if not answer.reason], wanted)
-    failed = [f"{host.name}: {answer.reason}" for host, answer in outcome if answer.reason]
+    _send(world, wanted, [(host, peer_list.of_host(world, wanted, host)) for host in hosts])
+
+
+def send_enis(world: World, host: Host, enis: Sequence[Interface]) -> None:
+    """Tell a host which addresses its ENIs will have, unless it knows that.
+
+    Raises:
+        AwsOvsError: it did not take it.
+    """
+    wanted = peer_list.remembered(world)
+    own = peer_list.of_host(world, wanted, host, enis)
+    known = any(member.host_id == host.host_id for member in peer_list.hosts(world))
+    if known and _Told(world).get(host) != digest(own):
+        _send(world, wanted, [(host, own)])
+
+
+def _send(world: World, wanted: PeerList, lists: Sequence[tuple[Host, PeerList]]) -> None:
+    text = peer_list.document(wanted)  # for most hosts the same
+    texts = [peer_list.document(own) if own.enis else text for _, own in lists]
+    hosts = [host for host, _ in lists]
+    outcome = list(zip(lists, ssh.run(world, hosts, _COMMAND, texts), strict=True))
+    _Told(world).note(wanted, [each for each, answer in outcome if not answer.reason])
+    failed = [f"{host.name}: {answer.reason}" for (host, _), answer in outcome if answer.reason]
     if failed:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        what = f"{len(failed)} of {len(hosts)} hosts did not take the peer list ({'; '.join(failed[:5])}{more})"
+        what = f"{len(failed)} of {len(lists)} hosts did not take the peer list ({'; '.join(failed[:5])}{more})"
         raise AwsOvsError(what, "the next 'oneaws reconcile' tries them again")
 
 
@@ -91,15 +116,16 @@ class _Told:
         reported = host.template.get(MESH, "")
         return reported if reported and _is_later(host, when) else mark
 
-    def note(self, hosts: list[Host], wanted: PeerList) -> None:
+    def note(self, wanted: PeerList, lists: Sequence[tuple[Host, PeerList]]) -> None:
         """Keep what hosts were told just now; another process may do the same for others."""
         settings = self._world.settings
         known = {_key(host) for host in self._world.hosts}
         with lock.held("noting peers", settings.lock_timeout, f"{settings.state_directory}/mesh.lock"):
             told = {key: value for key, value in self._read().items() if key in known}
-            told |= dict.fromkeys(map(_key, hosts), (digest(wanted), time.time()))
+            mark, now = digest(wanted), time.time()
+            told |= {_key(host): (digest(own) if own.enis else mark, now) for host, own in lists}
             files.replace(self._path, json.dumps(dict(sorted(told.items()))))
-            peer_list.remember(self._world, wanted)
+            peer_list.remember(self._world, wanted, {host.host_id: own for host, own in lists})
         self._told = told
 
 

@@ -20,6 +20,7 @@ from ..names import (
     EIP_HOST,
     EIP_STATUS,
     ENI_ID,
+    ENI_IDS,
     EXTERNAL_IP,
     INSTANCE_STATE,
     PRIVATE_IP,
@@ -53,8 +54,14 @@ class Host(NamedTuple):
 
     @property
     def eni_id(self) -> str:
-        """Name the ENI that has the addresses of its VMs; empty when it is not known."""
+        """Name the ENI that carries its tunnels, and addresses of its VMs; empty when it is not known."""
         return self.template.get(ENI_ID, "")
+
+    @property
+    def eni_ids(self) -> tuple[str, ...]:
+        """Name all its ENIs that have addresses of VMs, the first one first."""
+        further = self.template.get(ENI_IDS, "").split()
+        return tuple(dict.fromkeys([self.eni_id, *further])) if self.eni_id else ()
 
     @property
     def terminated(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from .. import files
 from ..addresses import ip_to_int, ipv4
@@ -12,8 +13,9 @@ from ..errors import AwsOvsError
 from ..names import FILTER_IP, FILTER_MAC, INSTANCE_ID, PRIVATE_IP, RAW_ETHERNET, VPC_ACCESS, VTEP
 from ..overlay import tunnels
 from ..overlay.grants import grant
-from ..overlay.tunnels import Peer, PeerList
+from ..overlay.tunnels import Eni, Peer, PeerList
 from ..reach import dns_servers, vpc_access
+from .ec2_objects import Interface
 from .objects import Host
 from .plan import Problem
 from .world import World
@@ -141,6 +143,34 @@ def remembered(world: World) -> PeerList:
     return PeerList(peers, last.vpc_cidrs, last.node_addresses, _sorted(known), _grants(world))
 
 
+def of_host(world: World, peer_list: PeerList, host: Host, enis: Sequence[Interface] = ()) -> PeerList:
+    """Complete a list by what is told only one host: its further ENIs; while EC2 cannot be read, those that it was told last.
+
+    Args:
+        world: both worlds.
+        peer_list: what every host is told.
+        host: the one.
+        enis: its ENIs as they will be, if EC2 does not show that yet.
+    """
+    if len(host.eni_ids) < 2:
+        return peer_list
+    try:
+        further = (enis or world.enis(host))[1:]
+        told = [Eni(eni.mac, eni.primary, world.subnets[eni.subnet_id].cidr, eni.addresses[1:]) for eni in further]
+    except (AwsOvsError, KeyError):
+        told = [Eni(*entry) for entry in _further_enis(world).get(str(host.host_id), [])]
+    return peer_list._replace(enis=tuple(eni._replace(addresses=_sorted({*eni.addresses})) for eni in told))
+
+
+def _further_enis(world: World) -> dict[str, Any]:
+    """Read which further ENIs hosts were told last."""
+    try:
+        with open(f"{world.settings.state_directory}/enis.json", encoding="utf-8") as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def document(peer_list: PeerList) -> str:
     """Write a list as a host reads it."""
     values = {**peer_list._asdict(), "peers": [peer._asdict() for peer in peer_list.peers]}
@@ -148,9 +178,12 @@ def document(peer_list: PeerList) -> str:
     return json.dumps(values | ({"enis": enis} if enis else {}))
 
 
-def remember(world: World, peer_list: PeerList) -> None:
-    """Keep a list that is sent."""
+def remember(world: World, peer_list: PeerList, sent: Mapping[int, PeerList]) -> None:
+    """Keep a list that is sent, and what only certain hosts, by their IDs, were told with it."""
     files.replace(_path(world), document(peer_list))
+    further = {str(host_id): list(each.enis) for host_id, each in sent.items() if each.enis}
+    if further:
+        files.replace(f"{world.settings.state_directory}/enis.json", json.dumps(_further_enis(world) | further))
 
 
 def _path(world: World) -> str:

@@ -256,7 +256,7 @@ def _remove_range(world: World, network: Network, address_range: AddressRange, e
     on_host = eni is not None and eni.eni_id in world.host_of_eni and eni.primary != private_ip
     if eip is None and eni is not None and on_host and not in_use:
         try:  # the address was taken for the Elastic IP that is no more; while the range is there it is remembered
-            world.ec2.unassign(eni.eni_id, private_ip)
+            world.ec2.unassign(eni.eni_id, [private_ip])
         except Ec2Error as error:
             if error.code != "InvalidParameterValue":
                 raise

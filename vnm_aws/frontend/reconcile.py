@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from . import doubles, elsewhere, endings, hosts, mesh, network_problems, pools, tagging, unused
+from . import doubles, elsewhere, endings, hosts, mesh, network_problems, pools, room, tagging, unused
 from .deadline import OverError
 from .follow import plans, reserve
 from .oned import NotFoundError
@@ -47,7 +47,7 @@ def _plan_pool(world: World, network_id: int) -> Plan:
 
 _HOSTS = Stage("hosts", hosts.plan, (Part.HOSTS,))
 _ENDINGS = Stage("notices of AWS", endings.plan, (Part.HOSTS,))
-_FREE = Stage("free addresses", hosts.plan_free, (Part.HOSTS,))
+_FREE = Stage("free addresses", room.plan, (Part.HOSTS,))
 _FOLLOW = Stage("addresses", plans.plan, (Part.VMS, Part.ADDRESSES))
 _RANGES = Stage("address ranges", doubles.plan, (Part.NETWORKS,))
 _RESERVE = Stage("reserved addresses", reserve.plan, (Part.ADDRESSES,))
@@ -72,12 +72,12 @@ def everything(world: World) -> Iterator[Stage]:
     yield _HOSTS
     yield _ENDINGS
     yield _RANGES
+    yield _FOLLOW  # the room is for VMs first
+    yield _RESERVE
     changes = world.oned.changes
     yield from _pools(world).values()
     if world.oned.changes != changes:
         yield _RANGES
-    yield _FOLLOW
-    yield _RESERVE
     yield _UNUSED
     yield _FREE
     yield _NETWORKS

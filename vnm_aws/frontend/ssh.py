@@ -25,10 +25,11 @@ class Answer(NamedTuple):
     reason: str
 
 
-def run(world: World, hosts: Sequence[Host], command: str, text: str = "") -> list[Answer]:
-    """Run a command on hosts, with a text on its stdin; the answers come in the order of the hosts."""
+def run(world: World, hosts: Sequence[Host], command: str, text: str | Sequence[str] = "") -> list[Answer]:
+    """Run a command on hosts, with a text on its stdin, or one for each host; the answers come in the order of the hosts."""
+    texts = [text] * len(hosts) if isinstance(text, str) else text
     with ThreadPoolExecutor(world.settings.ssh_parallel) as pool:
-        return list(pool.map(lambda host: _run(world, host.name, command, text), hosts))
+        return list(pool.map(lambda host, own: _run(world, host.name, command, own), hosts, texts))
 
 
 def _run(world: World, name: str, command: str, text: str) -> Answer:

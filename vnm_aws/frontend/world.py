@@ -16,7 +16,7 @@ from . import metadata
 from . import settings as settings_file
 from .deadline import Deadline
 from .ec2 import Ec2
-from .ec2_objects import ElasticIp, Instance, InstanceType, Interface, Subnet
+from .ec2_objects import ElasticIp, Instance, InstanceType, Interface, Subnet, enis_of
 from .objects import AddressRange, AwsVm, Host, Network
 from .oned import NotFoundError, Oned, UnreadableError
 from .settings import Settings
@@ -33,7 +33,7 @@ class Part(Enum):
     HOSTS = ("hosts", "host_of_eni", "limits")
     NETWORKS = ("networks", "given", "_with_leases")
     VMS = ("vms", "unread")
-    ADDRESSES = ("interfaces", "eni_of_address", "elastic_ips")
+    ADDRESSES = ("interfaces", "tagged", "eni_of_address", "elastic_ips")
 
 
 Given = tuple[int, str, str]
@@ -240,8 +240,18 @@ class World:
 
     @cached_property
     def host_of_eni(self) -> dict[str, Host]:
-        """Find the hosts of live instances by their ENI."""
-        return {host.eni_id: host for host in self.hosts if host.eni_id and not host.terminated}
+        """Find the hosts of live instances by their ENIs."""
+        return {eni_id: host for host in self.hosts if not host.terminated for eni_id in host.eni_ids}
+
+    @cached_property
+    def tagged(self) -> list[Interface]:
+        """List the ENIs that are tagged for addresses of VMs, in the order of their places at their instances."""
+        enis = (eni for eni in self.interfaces.values() if eni.for_addresses)
+        return sorted(enis, key=lambda eni: (eni.card, eni.device, eni.eni_id))
+
+    def enis(self, host: Host) -> list[Interface]:
+        """List the ENIs of a host that may have addresses of its VMs, the first one first; none when EC2 does not show that."""
+        return enis_of(host.eni_ids, self.interfaces)
 
     @cached_property
     def eni_of_address(self) -> dict[str, Interface]:
@@ -254,14 +264,14 @@ class World:
         return {cluster for network in self.networks if network.ours for cluster in network.clusters}
 
     def limit(self, host: Host) -> int:
-        """Say how many addresses the ENI of a host can have; 0 when its instance type is not known."""
+        """Say how many addresses each ENI of a host can have; 0 when its instance type is not known."""
         return self.limits.get(host.template.get(INSTANCE_TYPE, ""), 0)
 
     def room(self) -> dict[str, int]:
         """Count how many more addresses each ENI of a host, in a subnet that EC2 shows, can have."""
-        enis = {key: eni for key, eni in self.interfaces.items() if eni.subnet_id in self.subnets}
-        hosts = self.host_of_eni.items()
-        return {key: self.limit(host) - enis[key].used for key, host in hosts if key in enis}
+        live = (host for host in self.hosts if not host.terminated)
+        enis = ((host, eni) for host in live for eni in self.enis(host) if eni.subnet_id in self.subnets)
+        return {eni.eni_id: self.limit(host) - eni.used for host, eni in enis}
 
     def network(self, name: str) -> Network:
         """Find a network by ID or name.
@@ -291,34 +301,65 @@ class World:
     def assign(self, eni: Interface, addresses: Sequence[str]) -> None:
         """Put private addresses on an ENI and wait until EC2 shows them there.
 
-        Those that another host has are taken from it. The others must be free: EC2 knows of ENIs that it does not show.
+        Those that a host has, as far as EC2 shows it, are taken from wherever they are. The others must be free: EC2 knows of
+        ENIs that it does not show.
 
         Raises:
             AwsOvsError: EC2 refuses, or does not show them in time.
         """
-        holders = {address: self.eni_of_address.get(address, eni).eni_id for address in addresses}
-        moved = [
-            address for address in addresses if holders[address] in self.host_of_eni and holders[address] != eni.eni_id
-        ]
+        holders = {item: self.eni_of_address[item].eni_id for item in addresses if item in self.eni_of_address}
+        moved = [address for address in addresses if holders.get(address) in self.host_of_eni]
         fresh = [address for address in addresses if address not in moved]
         for part in (fresh, moved):
             if part:
                 self.ec2.assign(eni.eni_id, part, move=part is moved)
         new = [address for address in fresh if address not in self.eni_of_address]
         self.taken.note(eni.eni_id, new, addresses)
+        sources = {other.eni_id for other in self.interfaces.values() if {*addresses} & {*other.addresses}}
         # Keep it in mind, so that the next choice counts them.
-        left = {
-            other.eni_id: other._replace(addresses=tuple(item for item in other.addresses if item not in addresses))
-            for other in (*self.interfaces.values(), self.interfaces.get(eni.eni_id, eni))
+        self._take_away({eni.eni_id, *sources}, addresses)
+        present = self.interfaces.get(eni.eni_id, eni)
+        present = present._replace(addresses=(*present.addresses, *addresses))
+        self.interfaces = {**self.interfaces, eni.eni_id: present}
+
+        def shown() -> bool:
+            enis = self.ec2.interfaces_with({eni.eni_id, *sources})
+            there = {item for key, other in enis.items() for item in other.addresses if key == eni.eni_id}
+            elsewhere = {item for key, other in enis.items() for item in other.addresses if key != eni.eni_id}
+            return {*addresses} <= there - elsewhere
+
+        self.ec2.confirm(f"{', '.join(addresses)} on {eni.eni_id}", shown)
+
+    def unassign(self, eni: Interface, addresses: Sequence[str]) -> None:
+        """Take private addresses from an ENI, in one call, and wait until EC2 shows neither them there nor Elastic IPs at them.
+
+        Raises:
+            AwsOvsError: EC2 refuses, for one is not there any more; or does not show it in time.
+        """
+        self.ec2.unassign(eni.eni_id, addresses)
+        self._take_away([eni.eni_id], addresses)
+        self.elastic_ips = {
+            key: eip._replace(eni_id="", private_ip="")
+            if eip.eni_id == eni.eni_id and eip.private_ip in addresses
+            else eip
+            for key, eip in self.elastic_ips.items()
         }
-        present = left[eni.eni_id]
-        self.interfaces = left | {eni.eni_id: present._replace(addresses=(*present.addresses, *addresses))}
+
+        def shown() -> bool:
+            enis = self.ec2.interfaces_with([eni.eni_id]).values()
+            eips = self.ec2.elastic_ips_at(addresses).values()
+            there = {item for other in enis for item in other.addresses}
+            return not there & {*addresses} and all(eip.eni_id != eni.eni_id for eip in eips)
+
+        self.ec2.confirm(f"{', '.join(addresses)} from {eni.eni_id}", shown)
+
+    def _take_away(self, eni_ids: Iterable[str], addresses: Sequence[str]) -> None:
+        """Keep in mind that ENIs have not these addresses any more."""
+        left = dict(self.interfaces)
+        for eni in (left[eni_id] for eni_id in eni_ids if eni_id in left):
+            left[eni.eni_id] = eni._replace(addresses=tuple(item for item in eni.addresses if item not in addresses))
+        self.interfaces = left
         vars(self).pop("eni_of_address", None)
-        wanted = set(addresses)
-        self.ec2.confirm(
-            f"{', '.join(addresses)} on {eni.eni_id}",
-            lambda: any(wanted <= set(shown.addresses) for shown in self.ec2.interfaces_with([eni.eni_id]).values()),
-        )
 
     def associate(self, eip: ElasticIp, eni_id: str, private_ip: str) -> None:
         """Let an Elastic IP lead to a private address, and wait until EC2 shows it.
@@ -327,7 +368,7 @@ class World:
             AwsOvsError: another Elastic IP leads there, which would lose it; or EC2 refuses, or does not show it in time.
         """
         here = {eni_id, *self.interfaces}  # another VPC may have the same private address
-        for other in self.ec2.elastic_ips_at(private_ip).values():
+        for other in self.ec2.elastic_ips_at([private_ip]).values():
             if other.eni_id in here and other.allocation_id != eip.allocation_id:
                 what = f"{private_ip} has the Elastic IP {other.public_ip} already, so {eip.public_ip} cannot have it"
                 raise AwsOvsError(what, "disassociate one")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ...addresses import is_ipv4, shown
@@ -12,8 +13,9 @@ from ...errors import AwsOvsError
 from ...names import EIP_HOST, EIP_STATUS, ENI_ID, ERROR, FREE_ADDRESSES, INSTANCE_TYPE, PRIVATE_IP, VTEP
 from ...table import printable
 from ..ec2_errors import Ec2Error
-from ..ec2_objects import ElasticIp, Interface, Subnet
+from ..ec2_objects import ElasticIp, Interface, Subnet, enis_of
 from ..objects import Address, AwsVm, Host
+from ..room import Places
 from ..world import Given
 
 _PREFIX = "aws_ovs: "
@@ -25,12 +27,14 @@ class Seen(NamedTuple):
 
     Attributes:
         given: what networks give to NICs.
-        interfaces: ENIs by id, that of the host among them.
+        interfaces: ENIs by id, those of the host among them.
         eni_of_address: which of them has each private address.
         elastic_ips: by allocation id.
         host_of_eni: the hosts of live instances by their ENI; empty when nothing in EC2 is to be changed.
         subnets: by id; empty when no address is to be moved.
-        limit: how many addresses the ENI of the host can have; 0 when that is not known.
+        limit: how many addresses each ENI of the host can have; 0 when that is not known.
+        spare: the addresses that may leave them to make room, by ENI.
+        refuges: the ENIs of other hosts where those may go, with their room.
     """
 
     given: Collection[Given]
@@ -40,6 +44,17 @@ class Seen(NamedTuple):
     host_of_eni: Mapping[str, Host]
     subnets: Mapping[str, Subnet]
     limit: int
+    spare: Mapping[str, Sequence[str]] = MappingProxyType({})
+    refuges: Mapping[str, int] = MappingProxyType({})
+
+
+class Leave(NamedTuple):
+    """Move a private address that no VM of the host has from its ENI to another, to make room; an empty `refuge` is no ENI."""
+
+    vm_id: int
+    address: str
+    eni_id: str
+    refuge: str
 
 
 class Assign(NamedTuple):
@@ -71,7 +86,7 @@ class Tell(NamedTuple):
 class Decision(NamedTuple):
     """The moves in their order, and why VMs cannot have all their addresses, by VM."""
 
-    moves: list[Assign | Associate | Tell]
+    moves: list[Leave | Assign | Associate | Tell]
     refusals: dict[int, AwsOvsError]
 
 
@@ -90,30 +105,27 @@ class PlacedError(AwsOvsError):
 def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
     """Decide what brings the addresses of VMs to the host where they run.
 
-    The room on the ENI goes to those that are first. A VM whose private addresses cannot come has no moves; one whose
+    The room on the ENIs goes to those that are first. A VM whose private addresses cannot come has no moves; one whose
     Elastic IP cannot lead to them has those before it.
     """
     decision = Decision([], {})
-    room: set[str] | None = None
+    enis = enis_of(host.eni_ids, seen.interfaces)
+    places = Places(enis, seen.limit, seen.spare, seen.refuges)
+    at = {address: eni.eni_id for eni in enis for address in eni.addresses}
     for vm in vms:
         try:
-            eni = seen.interfaces.get(eni_of(host))
-            if eni is None:
+            if not enis:
                 what = f"EC2 does not show {eni_of(host)}, the ENI of host {host.name}"
                 raise AwsOvsError(what, f"run 'oneaws host sync', or correct it with 'onehost update {host.host_id}'")
-            vm, wrong = _sound(vm, eni, seen)
-            room = {*eni.addresses} if room is None else room
-            absent = missing(vm, host, eni)
-            if absent:
-                _check(host, eni, room, absent, seen)
-                room.update(absent)
-            sources = {item: seen.eni_of_address[item].eni_id for item in absent if item in seen.eni_of_address}
-            decision.moves.extend(Assign(vm.vm_id, item, sources.get(item, ""), eni.eni_id) for item in absent)
+            vm, wrong = _sound(vm, enis[0], seen)
+            absent = missing(vm, host, enis)
+            _check_room(host, places, [address for address in absent if address not in at])
+            _check(host, enis[0], absent, seen)
+            decision.moves.extend(_bring(vm, absent, places, at, seen))
             for address in to_associate(vm, seen.elastic_ips):
                 eip = _associable(address, host, seen)
-                decision.moves.append(
-                    Associate(vm.vm_id, eip.allocation_id, eip.public_ip, address.private_ip, eni.eni_id)
-                )
+                there = at[address.private_ip]
+                decision.moves.append(Associate(vm.vm_id, eip.allocation_id, eip.public_ip, address.private_ip, there))
             if wrong:
                 raise PlacedError(wrong, host, "its other private addresses") if vm.addresses else wrong
         except AwsOvsError as error:
@@ -122,6 +134,17 @@ def decide(vms: Iterable[AwsVm], host: Host, seen: Seen) -> Decision:
             if differs(vm, success(vm, host)):
                 decision.moves.append(Tell(vm.vm_id, success(vm, host)))
     return decision
+
+
+def _bring(vm: AwsVm, absent: list[str], places: Places, at: dict[str, str], seen: Seen) -> Iterator[Leave | Assign]:
+    """Give addresses of a VM a place on an ENI of its host; `at` says which of them each address is on, or will be."""
+    for address in absent:
+        if address not in at:
+            at[address], leaves = places.take()
+            if leaves:
+                yield Leave(vm.vm_id, leaves, at.pop(leaves), places.refuge())
+        holder = seen.eni_of_address.get(address)
+        yield Assign(vm.vm_id, address, holder.eni_id if holder else "", at[address])
 
 
 def _sound(vm: AwsVm, eni: Interface, seen: Seen) -> tuple[AwsVm, AwsOvsError | None]:
@@ -175,8 +198,8 @@ def eni_of(host: Host) -> str:
     return eni_id
 
 
-def missing(vm: AwsVm, host: Host, eni: Interface | None) -> list[str]:
-    """List the private addresses of a VM that are not known to be on the ENI of its host.
+def missing(vm: AwsVm, host: Host, enis: Iterable[Interface]) -> list[str]:
+    """List the private addresses of a VM that are not known to be on an ENI of its host.
 
     A VM that came back before EC2 shows where its addresses went would find them here. So what EC2 shows counts only for
     one that was brought here last, or never anywhere. An earlier version set the status alone, and a failure leaves
@@ -184,8 +207,8 @@ def missing(vm: AwsVm, host: Host, eni: Interface | None) -> list[str]:
     """
     last = vm.user_template.get(EIP_HOST, "")
     known = last == str(host.host_id) or not (last or vm.user_template.get(EIP_STATUS))
-    there = eni.addresses if eni is not None and known else ()
-    return sorted({address.private_ip for address in vm.addresses} - {*there})
+    there = {address for eni in enis if known for address in eni.addresses}
+    return sorted({address.private_ip for address in vm.addresses} - there)
 
 
 def to_associate(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> list[Address]:
@@ -195,14 +218,17 @@ def to_associate(vm: AwsVm, elastic_ips: Mapping[str, ElasticIp]) -> list[Addres
     return [address for address, eip in eips if eip is None or eip.private_ip != address.private_ip]
 
 
-def _check(host: Host, eni: Interface, room: Collection[str], absent: list[str], seen: Seen) -> None:
-    """Refuse in time, and clearly, what EC2 would refuse."""
-    if seen.limit and len({*room, *absent}) > seen.limit:
+def _check_room(host: Host, places: Places, new: list[str]) -> None:
+    """Refuse addresses that find no place on the ENIs of a host."""
+    if len(new) > places.left():
         raise AwsOvsError(
-            f"host {host.name} ({host.template.get(INSTANCE_TYPE)}) has {len(room)} of {seen.limit} addresses, no room "
-            f"for {', '.join(absent)}",
+            f"host {host.name} ({host.template.get(INSTANCE_TYPE)}) has {places} addresses, no room for {', '.join(new)}",
             f"migrate the VM, or let it require {FREE_ADDRESSES} > 0 in SCHED_REQUIREMENTS",
         )
+
+
+def _check(host: Host, eni: Interface, absent: list[str], seen: Seen) -> None:
+    """Refuse in time, and clearly, what EC2 would refuse."""
     subnet = seen.subnets.get(eni.subnet_id)
     outside = [address for address in absent if subnet is not None and not subnet.has(address)]
     if subnet is not None and outside:
@@ -287,18 +313,23 @@ def differs(vm: AwsVm, values: dict[str, str]) -> bool:
 
 def describe(decision: Decision, host: Host, seen: Seen) -> str:
     """Tell people the moves of a decision."""
-    sources: dict[str, set[str]] = defaultdict(set)
+    leaving: dict[tuple[str, str], set[str]] = defaultdict(set)
+    ways: dict[tuple[str, str], set[str]] = defaultdict(set)
     associations: dict[str, str] = {}
     for move in decision.moves:
-        if isinstance(move, Assign):
-            sources[move.source].add(move.address)
+        if isinstance(move, Leave):
+            leaving[move.eni_id, move.refuge].add(move.address)
+        elif isinstance(move, Assign):
+            ways[move.source, move.eni_id].add(move.address)
         elif isinstance(move, Associate):
             associations[move.public_ip] = move.private_ip
-    there = _named(host.eni_id, host)
     parts = []
-    for source, addresses in sorted(sources.items()):
-        text = ", ".join(sorted(addresses))
-        if source == host.eni_id:
+    for (eni_id, refuge), addresses in sorted(leaving.items()):
+        to = f" to {_named(refuge, seen.host_of_eni.get(refuge))}" if refuge else ""
+        parts.append(f"make room: take {', '.join(sorted(addresses))} from {_named(eni_id, host)}{to}")
+    for (source, eni_id), addresses in sorted(ways.items()):
+        text, there = ", ".join(sorted(addresses)), _named(eni_id, host)
+        if source == eni_id:
             parts.append(f"assign {text} to {there} once more")
         else:
             origin = f" from {_named(source, seen.host_of_eni.get(source))}" if source else ""

@@ -9,20 +9,20 @@ from collections.abc import Mapping, Sequence
 from ... import lock
 from ...errors import AwsOvsError
 from .. import elsewhere
-from ..hosts import plan_free
 from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import SeveralErrors
+from ..room import holders, note
 from ..world import Part, World
 from .act import Nearby, UnknownEniError, look, place
 from .conflicts import conflicts, rivals, without, yielded
-from .decide import Assign, Tell, decide, differs, failure, nothing_left, waiting
+from .decide import Assign, Leave, Tell, decide, differs, failure, nothing_left, waiting
 
 _ATTEMPTS = 5
 
 
 def follow(world: World, vm_id: int) -> AwsVm | None:
-    """Bring the addresses of one VM to the host where it runs.
+    """Bring the addresses of one VM to the host where it runs, and then those of VMs elsewhere that had to leave it for them.
 
     Returns:
         the VM, or None when it has no addresses in AWS or does not run.
@@ -30,6 +30,16 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
     Raises:
         AwsOvsError: they cannot be there; the VM's ERROR says so too.
     """
+    others: set[int] = set()
+    result = _follow(world, vm_id, others)
+    for other in sorted(others):
+        with contextlib.suppress(AwsOvsError):  # it is for its own hook to say
+            _follow(world, other, set())
+    return result
+
+
+def _follow(world: World, vm_id: int, others: set[int]) -> AwsVm | None:
+    """Follow one VM; `others` gets the VMs whose addresses had to leave its host."""
     # Few files serve all VMs, so that a few wait for each other without need.
     path = f"{world.settings.state_directory}/follow/{vm_id % 256}.lock"
     with lock.held(f"following VM {vm_id}", world.settings.lock_timeout, path):
@@ -41,7 +51,7 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
                 if not vm.on_host or not vm.addresses:
                     return None
                 try:
-                    _bring(world, vm)
+                    others |= _bring(world, vm)
                 except AwsOvsError as error:
                     if _stays(world, vm):  # else it concerned the host that it has left
                         if isinstance(error, UnknownEniError):
@@ -78,41 +88,41 @@ def _report(world: World, vm: AwsVm, error: AwsOvsError) -> None:
         world.oned.update_vm(vm.vm_id, failure(error))
 
 
-def _bring(world: World, vm: AwsVm) -> None:
+def _bring(world: World, vm: AwsVm) -> set[int]:
     """Place one VM.
+
+    Returns:
+        the VMs whose addresses had to leave its host.
 
     Raises:
         AwsOvsError: it cannot have its addresses.
     """
     host = world.oned.host(vm.host_id)
-    nearby = Nearby(world, host, vm)
+    nearby = Nearby(world, host, [vm])
     left = yielded(nearby, vm)
     if left:
         vm = without(vm, left)
-        nearby = Nearby(world, host, vm)
+        nearby = Nearby(world, host, [vm])
         if not vm.addresses:
             if differs(vm, waiting(vm, left)):
                 world.oned.update_vm(vm.vm_id, waiting(vm, left))
-            return
+            return set()
     decision = decide([vm], host, look(nearby, host, [vm]))
     if decision.refusals or any(not isinstance(move, Tell) for move in decision.moves):
         error = conflicts(nearby, [vm, *rivals(nearby, vm)]).get(vm.vm_id)
         if error:
             raise error
+    concerned = set(nearby.interfaces)
     try:
         refusal = place(nearby, host, [vm]).get(vm.vm_id)
         if refusal:
             raise refusal
     finally:
         if any(isinstance(move, Assign) for move in decision.moves):
-            _note_free(nearby)
-
-
-def _note_free(world: World) -> None:
-    """Tell the scheduler at once how much room is left; it is no failure of the VM when that cannot be done."""
-    with contextlib.suppress(AwsOvsError):
-        for change in plan_free(world).changes:
-            change.apply()
+            with contextlib.suppress(AwsOvsError):  # it is no failure of the VM when the scheduler cannot be told
+                note(nearby, concerned)
+    gone = holders(nearby, {move.address for move in decision.moves if isinstance(move, Leave)})
+    return {other for vm_ids in gone.values() for other in vm_ids}
 
 
 def place_all(world: World, host: Host, vm_ids: Sequence[int], left: Mapping[int, Mapping[str, AwsVm]]) -> None:
