@@ -69,7 +69,7 @@ ENI_IDS = "EC2_ENI_IDS"
 """All ENIs of a host that have addresses of VMs, that of EC2_ENI_ID first; empty when that is the only one."""
 
 FREE_ADDRESSES = "EC2_FREE_ADDRESSES"
-"""How many more private addresses the ENI of a host can have; the scheduler reads it."""
+"""How many more private addresses of VMs the ENIs of a host can have; the scheduler reads it."""
 
 # Of a host: what its own probe reports.
 MESH = "AWS_OVS_MESH"

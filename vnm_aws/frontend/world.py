@@ -337,6 +337,7 @@ class World:
             AwsOvsError: EC2 refuses, for one is not there any more; or does not show it in time.
         """
         self.ec2.unassign(eni.eni_id, addresses)
+        self.taken.forget(addresses)
         self._take_away([eni.eni_id], addresses)
         self.elastic_ips = {
             key: eip._replace(eni_id="", private_ip="")
