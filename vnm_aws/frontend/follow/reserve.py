@@ -41,8 +41,9 @@ def plan(world: World) -> Plan:
             continue
         result.change(_target(item), text, _keep, world, eni, address, item)
     for vm in world.vms:
-        last, values = vm.user_template.get(EIP_HOST), _values(world, vm) if vm.addresses else {}
-        if last and values and values[EIP_HOST] != last and not vm.on_host and not vm.migrating:
+        last = "" if vm.on_host or vm.migrating else vm.user_template.get(EIP_HOST)
+        values = _values(world, vm) if last and vm.addresses else {}
+        if values and values[EIP_HOST] != last:
             result.change(f"VM {vm.vm_id}", f"set {EIP_STATUS}: {values[EIP_STATUS]}", _tell, world, vm)
     return result
 
