@@ -350,7 +350,7 @@ def test_json_has_changes_and_problems(cloud: Cloud) -> None:
         ],
     }
     (listed,) = json.loads(cloud.oneaws("host", "list", "--json").stdout)
-    assert {"NAME": "h1", "INSTANCE": good.instance_id, "FREE": "49", "STAT": "init"}.items() <= listed.items()
+    assert {"NAME": "h1", "INSTANCE": good.instance_id, "FREE": 49, "STAT": "init"}.items() <= listed.items()
 
 
 CALLS = ["one.host.allocate", "one.host.update", "one.host.status", "one.host.rename"]
