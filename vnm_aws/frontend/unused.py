@@ -75,6 +75,5 @@ def _leading_to(world: World, eni: Interface, address: str) -> str | None:
 
 def _give_back(world: World, eni: Interface, address: str) -> None:
     """Take an address from an ENI, unless an Elastic IP leads there meanwhile."""
-    if not any(eip.eni_id == eni.eni_id for eip in world.ec2.elastic_ips_at(address).values()):
-        world.ec2.unassign(eni.eni_id, address)
-        world.taken.forget([address])
+    if not any(eip.eni_id == eni.eni_id for eip in world.ec2.elastic_ips_at([address]).values()):
+        world.unassign(eni, [address])
