@@ -126,6 +126,14 @@ def test_a_spot_host_that_is_taken_back_is_disabled_and_only_spot_hosts_are_aske
     assert [cloud.host(name).state for name in ("h1", "h2")] == [STATE_DISABLED, STATE_INIT]
 
 
+def test_without_the_right_to_read_notices_hosts_are_served_all_the_same(cloud: Cloud) -> None:
+    cloud.add_metal("h1")
+    cloud.ec2.fail_next("DescribeInstanceStatus", "UnauthorizedOperation")
+    said = cloud.oneaws("reconcile", code=1).stderr
+    assert "hosts: EC2 refused DescribeInstanceStatus, UnauthorizedOperation" in said
+    assert cloud.host("h1").state == STATE_INIT
+
+
 # Whom they belong to
 
 

@@ -42,6 +42,7 @@ _FAULT = "wait: EC2 has a fault, and the next 'oneaws reconcile' tries again"
 _THROTTLED = "EC2 throttles this account; it will be tried again by the next 'oneaws reconcile'"
 
 _THROTTLING = {
+    "EC2ThrottledException",
     "RequestLimitExceeded",
     "RequestThrottled",
     "RequestThrottledException",

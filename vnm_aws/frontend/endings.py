@@ -7,6 +7,7 @@ gone, because the instance was stopped and started on other hardware, the host i
 from __future__ import annotations
 
 from .. import names
+from .ec2_errors import Ec2Error
 from .ec2_objects import Event
 from .objects import STATE_DISABLED, STATE_OFFLINE, Host
 from .plan import Plan
@@ -16,11 +17,13 @@ _ENDS = ("instance-stop", "instance-retirement", "spot-interruption")
 _BY_HAND = " (was disabled before)"
 
 
-def plan(world: World) -> Plan:
-    """Plan the changes that notices of AWS make necessary."""
-    result = Plan()
-    spot = any(instance.spot and not instance.gone for instance in world.instances.values())
-    events = world.ec2.scheduled_events() + (world.ec2.interruptions() if spot else [])
+def add(world: World, result: Plan) -> None:
+    """Add the changes that notices of AWS make necessary; hosts are served without when EC2 does not give them."""
+    try:
+        events = _events(world)
+    except Ec2Error as error:
+        result.incomplete = error
+        return
     for host in world.hosts:
         if not host.terminated and host.template.get(names.INSTANCE_ID) in world.instances:
             notices = [event for event in events if event.instance_id == host.template[names.INSTANCE_ID]]
@@ -29,7 +32,11 @@ def plan(world: World) -> Plan:
                 _tell(result, host, event)
             ending = next((event for event in notices if event.code in _ENDS), None)
             _follow(world, result, host, _text(ending) if ending else "")
-    return result
+
+
+def _events(world: World) -> list[Event]:
+    spot = any(instance.spot and not instance.gone for instance in world.instances.values())
+    return world.ec2.scheduled_events() + (world.ec2.interruptions() if spot else [])
 
 
 def _text(event: Event) -> str:

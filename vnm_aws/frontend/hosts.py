@@ -13,6 +13,7 @@ from collections import Counter
 from .. import names
 from ..addresses import shown
 from ..errors import AwsOvsError
+from . import endings
 from .ec2_errors import Ec2Error
 from .ec2_objects import Instance
 from .objects import STATE_DISABLED, STATE_OFFLINE, Host
@@ -62,6 +63,7 @@ def plan(world: World) -> Plan:
         if host.host_id not in adopted:
             _check(world, result, instance_id, host, seen.get(instance_id))
     _unknown_types(world, result)
+    endings.add(world, result)
     return result
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .. import lock
 from ..errors import AwsOvsError
-from . import doubles, elsewhere, endings, hosts, mesh, network_problems, pools, room, tagging, unused
+from . import doubles, elsewhere, hosts, mesh, network_problems, pools, room, tagging, unused
 from .deadline import OverError
 from .follow import plans, reserve
 from .oned import NotFoundError
@@ -46,7 +46,6 @@ def _plan_pool(world: World, network_id: int) -> Plan:
 
 
 _HOSTS = Stage("hosts", hosts.plan, (Part.HOSTS,))
-_ENDINGS = Stage("notices of AWS", endings.plan, (Part.HOSTS,))
 _FREE = Stage("free addresses", room.plan, (Part.HOSTS,))
 _FOLLOW = Stage("addresses", plans.plan, (Part.VMS, Part.ADDRESSES))
 _RANGES = Stage("address ranges", doubles.plan, (Part.NETWORKS,))
@@ -70,7 +69,6 @@ def everything(world: World) -> Iterator[Stage]:
         yield from stages
         return
     yield _HOSTS
-    yield _ENDINGS
     yield _RANGES
     yield _FOLLOW  # the room is for VMs first
     yield _RESERVE
@@ -82,12 +80,13 @@ def everything(world: World) -> Iterator[Stage]:
     yield _FREE
     yield _NETWORKS
     yield _MESH
-    yield _TAGS
+    if world.settings.write_tags:
+        yield _TAGS
 
 
 def of_hosts(world: World) -> Iterator[Stage]:
     """List the stages that a host which comes, goes or changes makes necessary."""
-    yield from _astray(world) or (_HOSTS, _ENDINGS, _FREE, _MESH)
+    yield from _astray(world) or (_HOSTS, _FREE, _MESH)
 
 
 def of_pools(world: World, names: Sequence[str] = ()) -> Iterator[Stage]:

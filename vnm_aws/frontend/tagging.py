@@ -21,8 +21,6 @@ _MOST = 500
 def plan(world: World) -> Plan:
     """Plan the tags that are not right: one call for all things that get the same ones."""
     result = Plan()
-    if not world.settings.write_tags:
-        return result
     resources: dict[tuple[str, str], list[str]] = defaultdict(list)
     for resource_id, has, vm_ids in _served(world):
         for key, value in ((VMS, _text(vm_ids)), (CLOUD, world.settings.cloud)):
