@@ -115,12 +115,28 @@ def find(interface: str, told: Iterable[tuple[str, str, str]] = ()) -> Underlay:
 
 
 def _further(told: list[tuple[str, str, str]]) -> tuple[Further, ...]:
-    """Find the interfaces of further ENIs: of several with the MAC the oldest, for others are built upon it."""
-    names: dict[str, str] = {}
-    links = netlink.ask(netlink.LINKS, bytes(16), choice=_WITHOUT_COUNTERS) if told else []
-    for link in sorted(links, key=_index, reverse=True):
-        names[link.attributes.get(1, b"").hex(":")] = link.text(3) or ""  # IFLA_ADDRESS, IFLA_IFNAME
+    """Find the interfaces of further ENIs, first by their addresses: a list of all links takes long where there are many VMs."""
+    interfaces = {entry.address: entry.interface for entry in netlink.addresses()} if told else {}
+    names = {mac: interfaces[address] for mac, address, _ in told if _mac(interfaces.get(address, "")) == mac}
+    for _ in range(2):  # while links come and go, the kernel may leave one out
+        if any(mac not in names for mac, _, _ in told):
+            names = _names() | names
     return tuple(Further(number, *eni, names.get(eni[0], "")) for number, eni in enumerate(told, 2))
+
+
+def _mac(interface: str) -> str:
+    try:
+        with open(f"/sys/class/net/{interface}/address", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _names() -> dict[str, str]:
+    """List the interfaces by their MACs: of several with one the oldest, for others are built upon it."""
+    links = netlink.ask(netlink.LINKS, bytes(16), choice=_WITHOUT_COUNTERS)
+    links.sort(key=_index, reverse=True)
+    return {link.attributes.get(1, b"").hex(":"): link.text(3) or "" for link in links}  # IFLA_ADDRESS, IFLA_IFNAME
 
 
 def _index(link: netlink.Entry) -> int:
