@@ -295,4 +295,6 @@ def test_a_node_that_has_one_eni_again_keeps_nothing_of_the_other(lab: Lab, eni:
     assert "479" not in host.run(["ip", "rule"]).stdout.replace("4789:", "").replace("lookup 4789", "")
     assert "meta mark" not in host.run(["nft", "list", "table", "ip", "aws_ovs"]).stdout
     works(lab)
+    host.run(["ip", "rule", "add", "from", "10.9.9.9", "table", "4791", "priority", "100"])  # somebody else's
     until(lambda: is_right(host))
+    host.run(["ip", "rule", "del", "from", "10.9.9.9", "table", "4791"])

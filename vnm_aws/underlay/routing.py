@@ -192,13 +192,13 @@ class Rules(NamedTuple):
     def difference(self) -> str:
         surplus, missing = self._compare()
         tables = {rule.number(_TABLE) or 0 for rule in surplus} | {rule.table for rule in missing}
-        return ", ".join(
-            f"the policy rules for table {table} are not {self._wanted(table)}" for table in sorted(tables)
-        )
+        return ", ".join(map(self._wrong, sorted(tables)))
 
-    def _wanted(self, table: int) -> str:
+    def _wrong(self, table: int) -> str:
         wanted = " and ".join(str(rule) for rule in self.rules if rule.table == table)
-        return f"{wanted} with priority {self.priority}" if wanted else "none"
+        if not wanted:
+            return f"there are policy rules for table {table}, but no such ENI"
+        return f"the policy rules for table {table} are not {wanted} with priority {self.priority}"
 
     def _compare(self) -> tuple[list[Entry], list[Rule]]:
         """Find the rules that should not be there, twice the same among them, and those that are missing."""
