@@ -83,6 +83,8 @@ HOST_MTU, HOST_VERSION, HOST_ERROR = "AWS_OVS_GUEST_MTU", "AWS_OVS_VERSION", "AW
 # Of a network.
 POOL = "AWS_EIP_POOL"
 """The tags of the Elastic IPs of a network that is a pool."""
+RESERVATION = "AWS_EIP_RESERVATION"
+"""The subnet CIDR reservations, by their ids, from which a pool takes its private addresses."""
 
 NETWORK_PROBLEM = HOST_ERROR
 """What is wrong with a network, for people. The front-end writes it, and empties it when all is right."""

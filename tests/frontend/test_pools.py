@@ -6,10 +6,10 @@ import pytest
 
 from tests.world.ec2.region import Instance
 from vnm_aws.frontend import reconcile
+from vnm_aws.frontend.attempts import Attempts
 from vnm_aws.frontend.objects import AddressRange
 from vnm_aws.frontend.oned import Oned as Client
 from vnm_aws.frontend.plan import Outcome
-from vnm_aws.frontend.reserved import Reserved
 from vnm_aws.names import ENI_ID, FREE_ADDRESSES, INSTANCE_ID, INSTANCE_TYPE
 
 from .cloud import Cloud
@@ -158,24 +158,28 @@ def test_a_range_takes_no_address_that_another_range_or_the_gateway_has(cloud: C
     assert fine(sync(cloud)) == []
 
 
-def test_an_address_that_is_reserved_or_noted_in_another_network_is_not_taken(cloud: Cloud) -> None:
+def test_an_address_that_was_refused_or_is_noted_in_another_network_is_not_taken(cloud: Cloud) -> None:
     metal(cloud, "h1")
     pool = cloud.add_pool()
     cloud.add_network("other", AR='AR=[ TYPE="IP4", IP="10.9.0.2", SIZE="1", AWS_PRIVATE_IP="10.0.0.253" ]')
     (eip,) = cloud.add_eips(1)
-    Reserved(str(cloud.directory / "state")).add(["10.0.0.254"])
+    Attempts(str(cloud.directory / "state")).refuse(["10.0.0.254"])
     fine(sync(cloud))
     assert private_ip(cloud, pool, eip) == "10.0.0.252"
 
 
-@pytest.mark.parametrize("text", ['{"10.0.0.254": 1}', "not JSON", "[1]", '["no", "pairs"]'])
-def test_a_reservation_that_is_over_or_cannot_be_read_holds_nothing(cloud: Cloud, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ['{"refused": {"10.0.0.254": 1}, "meant": {"eipalloc-1": ["10.0.0.254", 1]}}', "not JSON", "[1]", "{}"]
+)
+def test_attempts_of_long_ago_or_that_cannot_be_read_say_nothing(cloud: Cloud, text: str) -> None:
     state = cloud.directory / "state"
-    (state / "reserved.json").write_text(text)
-    assert not Reserved(str(state)).holds("10.0.0.254")
-    Reserved(str(state)).add(["10.0.0.9"])
-    assert Reserved(str(state)).holds("10.0.0.9")
-    assert not Reserved(str(state)).holds("10.0.0.254")
+    (state / "attempts.json").write_text(text)
+    assert (Attempts(str(state)).refused("10.0.0.254"), Attempts(str(state)).meant("eipalloc-1")) == (False, "")
+    Attempts(str(state)).refuse(["10.0.0.9"])
+    Attempts(str(state)).mean({"eipalloc-2": "10.0.0.8"})
+    attempts = Attempts(str(state))
+    assert (attempts.refused("10.0.0.9"), attempts.meant("eipalloc-2")) == (True, "10.0.0.8")
+    assert (attempts.refused("10.0.0.254"), attempts.meant("eipalloc-1")) == (False, "")
 
 
 # Tags come and go.

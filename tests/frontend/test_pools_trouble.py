@@ -241,7 +241,7 @@ def test_hosts_get_no_more_addresses_than_their_type_allows(cloud: Cloud) -> Non
     (text,) = reports(outcome, f"Elastic IP {eips[2]}")
     assert "no host has room for another private address (h" in text
     assert {"h1 has 2 of 2", "h2 has 2 of 2"} <= set(text.partition("(")[2].partition(")")[0].split(", "))
-    assert cloud.ec2.mutating_calls() == [ASSIGN, ASSOCIATE] * 2
+    assert cloud.ec2.mutating_calls() == [ASSIGN] * 2 + [ASSOCIATE] * 2
     assert (len(cloud.network(pool).ranges), cloud.host("h1").template["EC2_FREE_ADDRESSES"]) == (2, "1")
     metal(cloud, "h3", instance_type="t3.micro")
     fine(sync(cloud))
@@ -257,15 +257,26 @@ def test_without_hosts_every_elastic_ip_says_that_there_is_no_room(cloud: Cloud)
 
 
 def test_a_change_that_fails_hinders_no_other_and_is_made_up_for(cloud: Cloud) -> None:
-    metal(cloud, "h1")
+    metal(cloud, "h1", "h2")
     pool = cloud.add_pool()
     eips = cloud.add_eips(2)
-    cloud.ec2.fail_next(ASSIGN, "UnauthorizedOperation")
+    cloud.ec2.fail_next(ASSIGN, "PrivateIpAddressLimitExceeded")
     (text,) = reports(sync(cloud), f"Elastic IP {eips[0]}")
-    assert "UnauthorizedOperation" in text
+    assert "PrivateIpAddressLimitExceeded" in text
     assert (cloud.leads_to(eips[0]), cloud.leads_to(eips[1])[1]) == (("", ""), "10.0.0.253")
+    assert len(cloud.network(pool).ranges) == 1
     fine(sync(cloud))
     assert cloud.leads_to(eips[0])[1] == private_ip(cloud, pool, eips[0]) == "10.0.0.254"
+
+
+def test_what_concerns_all_calls_is_asked_once(cloud: Cloud) -> None:
+    metal(cloud, "h1", "h2", "h3")
+    pool = cloud.add_pool()
+    eips = cloud.add_eips(3)
+    cloud.ec2.fail_next(ASSIGN, "UnauthorizedOperation", times=9)
+    outcome = sync(cloud)
+    assert all("UnauthorizedOperation" in "".join(reports(outcome, f"Elastic IP {eip}")) for eip in eips)
+    assert (cloud.mutating_calls(), cloud.network(pool).ranges) == ([ASSIGN], ())
 
 
 # An EC2 that is slow.
@@ -275,9 +286,9 @@ def test_a_throttled_run_ends_as_every_other(cloud: Cloud) -> None:
     metal(cloud, "h1")
     pool = cloud.add_pool()
     eips = cloud.add_eips(3)
-    cloud.ec2.set_throttle(mutating=Rate(1, 1), describe=Rate(4, 8))
+    cloud.ec2.set_throttle(mutating=Rate(1, 0.5), describe=Rate(4, 8))
     fine(sync(cloud))
-    assert len(cloud.ec2.mutating_calls()) > 6
+    assert len(cloud.ec2.mutating_calls()) > 4  # one for all addresses, one for each association
     assert [cloud.leads_to(eip)[1] for eip in eips] == [private_ip(cloud, pool, eip) for eip in eips]
     assert len({cloud.leads_to(eip)[1] for eip in eips}) == 3
 
@@ -288,7 +299,7 @@ def test_changes_that_show_late_are_made_once(cloud: Cloud) -> None:
     eips = cloud.add_eips(2)
     cloud.ec2.set_visibility_delay(0.5)
     fine(sync(cloud))
-    assert cloud.ec2.mutating_calls() == [ASSIGN, ASSOCIATE] * 2
+    assert cloud.ec2.mutating_calls() == [ASSIGN] * 2 + [ASSOCIATE] * 2
     assert fine(sync(cloud)) == []
     assert cloud.mutating_calls() == []
     assert [cloud.leads_to(eip)[1] for eip in eips] == [private_ip(cloud, pool, eip) for eip in eips]

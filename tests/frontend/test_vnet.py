@@ -383,10 +383,6 @@ def _bad_driver_configuration(cloud: Cloud) -> None:
     (cloud.directory / "driver.yaml").write_text("vni_base: many\n")
 
 
-def _no_state_directory(cloud: Cloud) -> None:
-    cloud.configure(state_directory="/dev/null/aws_ovs")
-
-
 @pytest.mark.parametrize(
     ("arrange", "said"),
     [
@@ -394,7 +390,6 @@ def _no_state_directory(cloud: Cloud) -> None:
         (_no_credentials, "there are no AWS credentials for this user"),
         (_oned_down, "does not answer"),
         (_bad_driver_configuration, "vni_base must be a number"),
-        (_no_state_directory, "/dev/null/aws_ovs"),
     ],
 )
 def test_a_failure_is_one_plain_line(cloud: Cloud, arrange: Callable[[Cloud], None], said: str) -> None:

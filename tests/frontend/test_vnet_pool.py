@@ -1,16 +1,30 @@
-"""`vnet_create` of a network that is an Elastic IP pool: its ranges, and how they become true."""
+"""`vnet_create` of a network that is an Elastic IP pool: its ranges, and how it gets the others when it is ready."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tests.world.ec2.region import Instance
 
 from .cloud import POOL, Cloud
 
 DB = {"Pool": "db"}
 
 
-def test_a_pool_gets_a_range_for_each_elastic_ip_and_is_finished_when_ready(cloud: Cloud) -> None:
+def lead(cloud: Cloud, host: Instance, addresses: Iterable[str], tags: Mapping[str, str] = POOL) -> list[str]:
+    """Allocate Elastic IPs, each of which leads to a private address of a host."""
+    made = []
+    for address in addresses:
+        (eip,) = cloud.ec2.allocate_eips([tags])
+        cloud.ec2.give_eip(eip.allocation_id, host.eni_id, address)
+        made.append(eip.public_ip)
+    return made
+
+
+def test_a_pool_gets_ranges_for_what_leads_to_hosts_and_the_others_when_it_is_ready(cloud: Cloud) -> None:
     h1, h2 = cloud.add_metal("h1", "h2")
     cloud.reconcile()
-    mine = cloud.add_eips(3)
+    mine = [*lead(cloud, h1, ["10.0.0.100"]), *cloud.add_eips(3)]
     cloud.add_eips(1, {"Pool": "other"})
     router = cloud.ec2.add_instance("router", "10.0.0.99", eip=False)
     (foreign,) = cloud.ec2.allocate_eips([POOL])
@@ -21,13 +35,16 @@ def test_a_pool_gets_a_range_for_each_elastic_ip_and_is_finished_when_ready(clou
     done = cloud.vnet_create(vnet_id)
     assert done.returncode == 0, done.stderr
     assert cloud.mutating_calls() == []
-    ranges = cloud.network(vnet_id).ranges
-    assert [one.attributes["EXTERNAL_IP"] for one in ranges] == mine
-    assert [one.ip for one in ranges] == ["192.168.0.2", "192.168.0.3", "192.168.0.4"]
-    assert len({one.attributes["AWS_PRIVATE_IP"] for one in ranges}) == 3
-    assert all(one.size == 1 and one.attributes["AWS_ALLOCATION_ID"] for one in ranges)
+    (agreed,) = cloud.network(vnet_id).ranges  # EC2 has not been asked yet for the addresses of the others
+    assert (agreed.ip, agreed.attributes["EXTERNAL_IP"]) == ("192.168.0.2", mine[0])
+    assert agreed.attributes["AWS_PRIVATE_IP"] == "10.0.0.100"
 
     ready = cloud.hook("vnet_ready", cloud.oned.document("VNET", vnet_id))
+    ranges = cloud.network(vnet_id).ranges
+    assert [one.attributes["EXTERNAL_IP"] for one in ranges] == mine
+    assert [one.ip for one in ranges] == [f"192.168.0.{last}" for last in (2, 3, 4, 5)]
+    assert len({one.attributes["AWS_PRIVATE_IP"] for one in ranges}) == 4
+    assert all(one.size == 1 and one.attributes["AWS_ALLOCATION_ID"] for one in ranges)
     assert ready.returncode == 1
     assert f"Elastic IP {foreign.public_ip}: is in a pool, but associated with {router.eni_id}" in ready.stderr
     for one in ranges:
@@ -44,11 +61,11 @@ def test_a_pool_gets_a_range_for_each_elastic_ip_and_is_finished_when_ready(clou
     assert cloud.everything() == before
 
 
-def test_pools_created_at_once_never_choose_one_address_twice(cloud: Cloud) -> None:
-    cloud.add_metal("h1", "h2")
+def test_pools_created_at_once_never_have_one_elastic_ip_twice(cloud: Cloud) -> None:
+    (host, _) = cloud.add_metal("h1", "h2")
     cloud.reconcile()
-    cloud.add_eips(4)
-    cloud.add_eips(4, DB)
+    lead(cloud, host, [f"10.0.0.{last}" for last in range(100, 104)])
+    lead(cloud, host, [f"10.0.0.{last}" for last in range(104, 108)], DB)
     pools = [
         cloud.add_pool(name, ready=False, AWS_EIP_POOL=tags)
         for name, tags in (("web", "tag:Pool=web"), ("db", "tag:Pool=db"), ("again", "tag:Pool=web"))
@@ -67,9 +84,9 @@ def test_pools_created_at_once_never_choose_one_address_twice(cloud: Cloud) -> N
 
 
 def test_a_pool_without_room_for_all_is_created_with_what_fits(cloud: Cloud) -> None:
-    cloud.add_metal("h1")
+    (host,) = cloud.add_metal("h1")
     cloud.reconcile()
-    mine = cloud.add_eips(3)
+    mine = lead(cloud, host, ["10.0.0.100", "10.0.0.101", "10.0.0.102"])
     vnet_id = cloud.add_pool(ready=False, NETWORK_MASK="255.255.255.252")  # .1 is the gateway
     assert cloud.vnet_create(vnet_id).returncode == 0
     assert cloud.network(vnet_id).values_of_ranges("EXTERNAL_IP") == mine[:1]

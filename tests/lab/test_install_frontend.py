@@ -107,10 +107,10 @@ def test_the_state_directory_is_oneadmins(machine: Machine) -> None:
             f"cd {STATE}; touch lock mesh.json; chmod 755 .; chown root:root .; ln /root/secret hard 2>/dev/null || :",
         ]
     )
-    machine.run(["install", "-o", "oneadmin", "/dev/null", f"{STATE}/reserved.json"])
+    machine.run(["install", "-o", "oneadmin", "/dev/null", f"{STATE}/attempts.json"])
     assert f"remove what is not oneadmin's from {STATE}: " in machine.install("--frontend")
     assert _stat(machine, STATE) == "directory 750 oneadmin:oneadmin"
-    assert machine.run(["ls", STATE]).stdout == "reserved.json\n"
+    assert machine.run(["ls", STATE]).stdout == "attempts.json\n"
     assert _stat(machine, "/root/secret") == "regular file 644 root:root", "nothing is given away"
     assert machine.install("--frontend").strip() == "Nothing to change."
 

@@ -268,16 +268,24 @@ class Ec2:
         return [Event(item["InstanceId"], _SPOT, "") for item in items if item.get("InstanceId")]
 
     def subnets(self, subnet_ids: Collection[str]) -> dict[str, Subnet]:
-        """Read subnets, by id."""
+        """Read subnets, by id; those that have IPv6 addresses only are left out."""
         return {
             item["SubnetId"]: Subnet(item["SubnetId"], item["CidrBlock"], item["AvailableIpAddressCount"])
             for item in self._describe("DescribeSubnets", _by_value("subnet-id", subnet_ids))
+            if item.get("CidrBlock")
         }
 
     def reservations(self, subnet_ids: Collection[str]) -> list[Reservation]:
         """Read the blocks of IPv4 addresses that are reserved in subnets."""
-        replies = [self._call("GetSubnetCidrReservations", SubnetId=subnet_id) for subnet_id in sorted(subnet_ids)]
-        return [read_reservation(item) for reply in replies for item in reply.get("SubnetIpv4CidrReservations", [])]
+        items: list[dict[str, Any]] = []
+        for subnet_id in sorted(subnet_ids):  # boto3 does not read the pages of this one
+            asked = {"SubnetId": subnet_id, "MaxResults": _PAGE}
+            reply = self._call("GetSubnetCidrReservations", **asked)
+            items += reply.get("SubnetIpv4CidrReservations", [])
+            while reply.get("NextToken"):
+                reply = self._call("GetSubnetCidrReservations", **asked, NextToken=reply["NextToken"])
+                items += reply.get("SubnetIpv4CidrReservations", [])
+        return [read_reservation(item) for item in items]
 
     def vpc_cidrs(self, vpc_ids: Collection[str]) -> list[str]:
         """Read the IPv4 blocks of VPCs, the first and those added later."""
@@ -320,10 +328,10 @@ class Ec2:
         """Take secondary private addresses from an ENI, in one call; their Elastic IPs lead nowhere then."""
         self._change("UnassignPrivateIpAddresses", NetworkInterfaceId=eni_id, PrivateIpAddresses=list(addresses))
 
-    def associate(self, allocation_id: str, eni_id: str, private_ip: str) -> None:
-        """Let an Elastic IP lead to a private address of an ENI, wherever it led before."""
+    def associate(self, allocation_id: str, eni_id: str, private_ip: str, *, move: bool = True) -> None:
+        """Let an Elastic IP lead to a private address of an ENI, wherever it led before; without `move` only from nowhere."""
         wanted = {"AllocationId": allocation_id, "NetworkInterfaceId": eni_id, "PrivateIpAddress": private_ip}
-        self._change("AssociateAddress", **wanted, AllowReassociation=True)
+        self._change("AssociateAddress", **wanted, AllowReassociation=move)
 
     def tag(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Set the same tags of many resources, in one call."""

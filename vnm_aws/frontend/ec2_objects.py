@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..addresses import Prefix, int_to_ip, is_ipv4
@@ -145,13 +145,26 @@ class Subnet(NamedTuple):
     cidr: str
     available: int
 
-    def candidates(self) -> Iterable[str]:
+    def candidates(self, within: Collection[str] = (), without: Iterable[str] = ()) -> Iterator[str]:
         """List the addresses that an ENI may have, the last first: EC2 itself hands out the lower ones.
 
         The first four and the last of a subnet are AWS' own.
+
+        Args:
+            within: blocks that they must be in; none: the whole subnet.
+            without: blocks that they must not be in.
         """
-        network = Prefix(self.cidr, f"subnet {self.subnet_id}")
-        return map(int_to_ip, range(network.first + network.size - 2, network.first + 3, -1))
+        network = self._numbers(self.cidr)
+        taken = [self._numbers(block) for block in without]
+        blocks = sorted((self._numbers(block) for block in within), key=lambda block: block.start) or [network]
+        for block in reversed(blocks):
+            for number in reversed(range(max(block.start, network.start + 4), min(block.stop, network.stop - 1))):
+                if not any(number in other for other in taken):
+                    yield int_to_ip(number)
+
+    def _numbers(self, cidr: str) -> range:
+        prefix = Prefix(cidr, f"subnet {self.subnet_id}")
+        return range(prefix.first, prefix.first + prefix.size)
 
     def has(self, address: str) -> bool:
         """Say whether an address is in its prefix; a text that is none is not."""

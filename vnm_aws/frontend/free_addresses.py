@@ -6,11 +6,15 @@ from collections.abc import Iterator
 
 from ..addresses import Prefix, int_to_ip, ip_to_int
 from ..errors import AwsOvsError
-from ..names import ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP
-from .ec2_objects import ElasticIp
+from ..names import INSTANCE_TYPE, PRIVATE_IP, RESERVATION
+from .attempts import Attempts
+from .ec2_objects import ElasticIp, Subnet
+from .elastic_ips import border_group
 from .objects import Network
-from .reserved import Reserved
 from .world import World
+
+_ENIS = 4
+"""So many ENIs get addresses at once, or one for ten addresses."""
 
 
 class NoRoomError(AwsOvsError):
@@ -18,56 +22,128 @@ class NoRoomError(AwsOvsError):
 
 
 class Chooser:
-    """Choose free addresses for new ranges of a network, each once."""
+    """Choose free addresses for the ranges of a network, each once.
 
-    def __init__(self, world: World, network: Network) -> None:
+    The private ones are of subnets of hosts in the network's clusters, which alone run its VMs: an address never leaves its
+    subnet. They go where most room is, but not each to another ENI: EC2 is called once for all of an ENI.
+
+    Args:
+        world: both worlds.
+        network: the pool.
+        attempts: what EC2 has refused of late.
+        count: about how many private addresses are to be chosen.
+
+    Attributes:
+        room: how many more addresses each ENI of those hosts can have, by id.
+    """
+
+    def __init__(self, world: World, network: Network, attempts: Attempts, count: int = 0) -> None:
         self._world = world
         self._network = network
+        self._attempts = attempts
         self._inside: Iterator[str] | None = None
-        self._subnets: dict[str, Iterator[str]] = {}
-        self._private = {
+        self._candidates: dict[str, Iterator[str]] = {}
+        self._most, self._chosen = max(_ENIS, count // 10), set[str]()
+        self._noted = {
             address for other in (*world.networks, network) for address in other.values_of_ranges(PRIVATE_IP)
         }
-        self._reserved = Reserved(world.settings.state_directory)
-        self._room = world.room()
+        hosts = world.host_of_eni
+        self.room = {key: left for key, left in world.room().items() if hosts[key].cluster_id in network.clusters}
 
-    def range_for(self, eip: ElasticIp) -> dict[str, str]:
-        """Compose the address range of an Elastic IP that has none yet.
+    def inside(self) -> str:
+        """Choose an address inside the network for a range.
 
         Raises:
-            AwsOvsError: the network or EC2 has no address left.
+            AwsOvsError: the network has none left.
         """
         self._inside = self._inside or _free(self._network)
         inside = next(self._inside, None)
         if inside is None:
             what = f"network {self._network.name} has no free address for another range"
             raise AwsOvsError(what, "enlarge its NETWORK_MASK")
-        private_ip = eip.private_ip or self.private_ip()
-        values = {"TYPE": "IP4", "IP": inside, "SIZE": "1"}
-        return {**values, EXTERNAL_IP: eip.public_ip, PRIVATE_IP: private_ip, ALLOCATION_ID: eip.allocation_id}
+        return inside
 
-    def private_ip(self) -> str:
-        """Choose a private address that nothing has, in the subnet of the ENI with most room.
+    def require_room(self, eip: ElasticIp) -> None:
+        """Look whether an ENI has room, which asks EC2 nothing more.
+
+        Raises:
+            NoRoomError: none has.
+        """
+        if next(self._by_room(eip), None) is None:
+            raise no_room(self._world, self._network, self.room)
+
+    def private_ip(self, eip: ElasticIp) -> tuple[str, str]:
+        """Choose a private address that nothing has, and the ENI with most room where it can be.
 
         Raises:
             NoRoomError: no ENI has room, or the subnet is exhausted.
         """
-        world = self._world
         exhausted: set[str] = set()
-        for eni_id in sorted(self._room, key=lambda key: (-self._room[key], key)):
-            subnet = world.subnets[world.interfaces[eni_id].subnet_id]
-            if self._room[eni_id] < 1 or subnet.subnet_id in exhausted:
-                continue
-            for address in self._subnets.setdefault(subnet.subnet_id, iter(subnet.candidates())):
-                taken = address in world.eni_of_address or address in self._private
-                if not taken and not self._reserved.holds(address):
-                    self._room[eni_id] -= 1
-                    return address
+        for eni_id in self._by_room(eip):
+            subnet = self._subnet(eni_id)
+            address = None if subnet.subnet_id in exhausted else self.another(eni_id)
+            if address is not None:
+                self._take(eni_id)
+                return address, eni_id
             exhausted.add(subnet.subnet_id)
         if exhausted:
-            what = f"the subnets {' '.join(sorted(exhausted))} have no free address"
-            raise NoRoomError(what, "free some, or use a larger subnet")
-        raise no_room(world, self._room)
+            raise self._exhausted(exhausted)
+        raise no_room(self._world, self._network, self.room)
+
+    def place(self, eip: ElasticIp, address: str) -> str | None:
+        """Choose the ENI with most room in the subnet of an address; None when no ENI there has room."""
+        eni_id = next((eni_id for eni_id in self._by_room(eip) if self._subnet(eni_id).has(address)), None)
+        if eni_id is not None:
+            self._take(eni_id)
+        return eni_id
+
+    def serves(self, address: str) -> bool:
+        """Say whether an address is of the subnet of a host in the network's clusters."""
+        return any(self._subnet(eni_id).has(address) for eni_id in self.room)
+
+    def another(self, eni_id: str) -> str | None:
+        """Choose a private address for an ENI; None when its subnet has none left."""
+        subnet = self._subnet(eni_id)
+        return next(self._candidates.setdefault(subnet.subnet_id, self._of(subnet)), None)
+
+    def _take(self, eni_id: str) -> None:
+        self.room[eni_id] -= 1
+        self._chosen.add(eni_id)
+
+    def _by_room(self, eip: ElasticIp) -> Iterator[str]:
+        """List the ENIs that an Elastic IP's private address can be on, the one with most room first."""
+        enough = len(self._chosen) >= self._most
+        for eni_id in sorted(self.room, key=lambda key: (enough and key not in self._chosen, -self.room[key], key)):
+            group = border_group(self._world, self._world.host_of_eni[eni_id])
+            if self.room[eni_id] > 0 and eip.border_group in ("", group):
+                yield eni_id
+
+    def _subnet(self, eni_id: str) -> Subnet:
+        return self._world.subnets[self._world.interfaces[eni_id].subnet_id]
+
+    def _of(self, subnet: Subnet) -> Iterator[str]:
+        """List the free addresses of a subnet, the last first."""
+        world, named = self._world, set(self._network.template.get(RESERVATION, "").replace(",", " ").split())
+        here = [item for item in world.reservations if item.subnet_id == subnet.subnet_id]
+        sources = [item.cidr for item in here if item.explicit and item.reservation_id in named]
+        if named and not sources:
+            return
+        others = [item.cidr for item in here if item.reservation_id not in named]
+        prefixes = [
+            block for eni in world.interfaces.values() if eni.subnet_id == subnet.subnet_id for block in eni.prefixes
+        ]
+        for address in subnet.candidates(sources, [*others, *prefixes]):
+            if not (address in world.eni_of_address or address in self._noted or self._attempts.refused(address)):
+                yield address
+
+    def _exhausted(self, subnets: set[str]) -> NoRoomError:
+        named = self._network.template.get(RESERVATION, "")
+        where = f"the subnets {' '.join(sorted(subnets))} have"
+        if not named:
+            return NoRoomError(f"{where} no free address", "free some, or use a larger subnet")
+        what = f"{where} no free address in a reservation of type explicit that {RESERVATION} names ({named[:60]})"
+        remedy = f"add one to {RESERVATION} of network {self._network.name}, see 'aws ec2 create-subnet-cidr-reservation help'"
+        return NoRoomError(what, remedy)
 
 
 def _free(network: Network) -> Iterator[str]:
@@ -101,9 +177,16 @@ def prefix_of(address: str, mask: str, what: str) -> Prefix:
     return Prefix(f"{address}/{bits.count('1')}", what)
 
 
-def no_room(world: World, room: dict[str, int], where: str = "") -> NoRoomError:
-    """Make the error for ENIs, with so much room each, that are full; `where` says which those are."""
-    hosts = [(world.host_of_eni[eni_id], left) for eni_id, left in list(room.items())[:10]]
-    full = ", ".join(f"{host.name} has {world.limit(host) - left} of {world.limit(host)}" for host, left in hosts)
-    what = f"no host{where} has room for another private address{f' ({full})' if full else ''}"
-    return NoRoomError(what, "add a host, or remove Elastic IPs from the pool")
+def no_room(world: World, network: Network, room: dict[str, int]) -> NoRoomError:
+    """Make the error for the ENIs of hosts in the clusters of a network, with so much room each, that are full."""
+    full = []
+    for eni_id, left in list(room.items())[:10]:
+        host = world.host_of_eni[eni_id]
+        limit = world.limit(host)
+        unknown = f"of {host.name} EC2 does not know the type {host.template.get(INSTANCE_TYPE, '')}"
+        full.append(f"{host.name} has {limit - left} of {limit}" if limit else unknown)
+    others = any(host.cluster_id not in network.clusters for host in world.host_of_eni.values())
+    where = f" in the clusters of network {network.name}" if others else ""
+    detail = f" ({', '.join(full)})" if full else ""
+    what = f"no host{where} has room for another private address{detail}"
+    return NoRoomError(what, f"add a host{where}, or remove Elastic IPs from the pool")

@@ -13,7 +13,10 @@ _P = ParamSpec("_P")
 
 
 class Change(NamedTuple):
-    """One change: to what, what, and how. One that is not `expected` to succeed is left out of a dry run."""
+    """One change: to what, what, and how. One that is not `expected` to succeed is left out of a dry run.
+
+    `apply` may return what it did, if that was not known before.
+    """
 
     target: str
     text: str
@@ -134,10 +137,11 @@ class Outcome:
         for number, change in enumerate(changes, 1):
             self._tell(f"{name} {number}/{len(changes)}: {change.target}: {change.text}")
             try:
+                did: object = None
                 if not self.dry_run:
                     _keep_lead(leads)
-                    change.apply()
-                self.done.append((change.target, change.text))
+                    did = change.apply()
+                self.done.append((change.target, did if isinstance(did, str) else change.text))
             except (OverError, LeadLostError):
                 raise
             except AwsOvsError as error:

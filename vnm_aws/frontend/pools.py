@@ -1,8 +1,7 @@
 """Keep Elastic IP pools: a network with AWS_EIP_POOL has a range of size 1 for each Elastic IP with those tags.
 
-The range is written before anything is changed in EC2, so it is the record of what was meant: after a kill at any
-instant the next run finds the private address there and goes on. An Elastic IP is never released, never taken from
-what is not an OpenNebula host, and one that is right is not touched.
+An Elastic IP is never released, never taken from what is not an OpenNebula host, and one that is right is not touched. How
+new ones get addresses and ranges, `filling` says.
 """
 
 from __future__ import annotations
@@ -13,9 +12,12 @@ from collections.abc import Collection
 from ..addresses import ip_to_int
 from ..errors import AwsOvsError
 from ..names import ALLOCATION_ID, EXTERNAL_IP, POOL, PRIVATE_IP
+from .deadline import OverError
 from .ec2_errors import Ec2Error
-from .ec2_objects import ElasticIp, Interface
-from .free_addresses import Chooser, no_room
+from .ec2_objects import ElasticIp
+from .elastic_ips import foreign, led_to
+from .filling import Filling
+from .free_addresses import Chooser
 from .objects import NETWORK_LOCK_CREATE, NETWORK_USABLE, AddressRange, Network
 from .plan import Plan
 from .tags import TagFilter, of_other_cloud
@@ -72,10 +74,11 @@ def plan(world: World, network: Network) -> Plan:
     by_allocation: dict[str, list[AddressRange]] = defaultdict(list)
     for item in network.ranges:
         by_allocation[item.attributes.get(ALLOCATION_ID, "")].append(item)
-    chooser = Chooser(world, network)
+    idle = [eip for eip in members if not any(item.used for item in by_allocation[eip.allocation_id])]
+    filling = Filling(world, network, result, idle)
     for eip in members:
         target = f"Elastic IP {eip.public_ip}"
-        reason = foreign(world, eip)
+        reason = foreign(world, network, eip)
         ranges = by_allocation[eip.allocation_id]
         if reason:
             result.error(target, reason)
@@ -83,26 +86,13 @@ def plan(world: World, network: Network) -> Plan:
             _duplicate(result, network, eip, ranges)
         else:
             try:
-                _keep(world, result, network, eip, ranges[0] if ranges else None, chooser)
+                _keep(world, result, network, eip, ranges[0] if ranges else None, filling)
+            except OverError:
+                raise
             except AwsOvsError as error:
                 result.error(target, error)
     _surplus(world, result, network, {eip.allocation_id for eip in members})
     return result
-
-
-def foreign(world: World, eip: ElasticIp) -> AwsOvsError | None:
-    """Say why an Elastic IP is not for VMs; None when it is."""
-    if not eip.eni_id:
-        return None
-    host = world.host_of_eni.get(eip.eni_id)
-    if host is None:
-        what = f"is in a pool, but associated with {eip.eni_id}, which is no OpenNebula host"
-        return AwsOvsError(what, "disassociate it there, or remove its tag")
-    eni = world.interfaces.get(eip.eni_id)
-    if eni is not None and eip.private_ip == eni.primary:
-        what = f"is in a pool, but it is the public address of host {host.name} itself"
-        return AwsOvsError(what, "disassociate it, or remove its tag")
-    return None
 
 
 def _duplicate(result: Plan, network: Network, eip: ElasticIp, ranges: list[AddressRange]) -> None:
@@ -113,15 +103,13 @@ def _duplicate(result: Plan, network: Network, eip: ElasticIp, ranges: list[Addr
 
 
 def _keep(
-    world: World, result: Plan, network: Network, eip: ElasticIp, address_range: AddressRange | None, chooser: Chooser
+    world: World, result: Plan, network: Network, eip: ElasticIp, address_range: AddressRange | None, filling: Filling
 ) -> None:
     """Plan what an Elastic IP needs that has one range, or none."""
     target = f"Elastic IP {eip.public_ip}"
     if address_range is None:
         _refuse_leased(world, network, eip, -1)
-        values = chooser.range_for(eip)
-        text = f"add range {values['IP']} with {values[PRIVATE_IP]} to network {network.name}"
-        result.change(target, text, _add_range, world, network, eip, values)
+        filling.add_range(eip)
         return
     present = address_range.attributes.get(PRIVATE_IP, "")
     where = f"range {address_range.ar_id} of network {network.name}"
@@ -134,28 +122,8 @@ def _keep(
         return
     if eip.private_ip != present:
         _refuse_leased(world, network, eip, address_range.ar_id)
-    private_ip = eip.private_ip or (present if _usable(world, present, eip) else chooser.private_ip())
-    own = {ALLOCATION_ID: eip.allocation_id, EXTERNAL_IP: eip.public_ip, PRIVATE_IP: private_ip}
-    wanted = {**address_range.attributes, **own}
-    if wanted != address_range.attributes:
-        text = f"set {where} to {private_ip}"
-        result.change(target, text, _update_range, world, network, eip, address_range.ar_id, wanted)
-    elif eip.private_ip != private_ip:
-        result.change(target, f"associate with {private_ip} ({where})", _secure, world, eip, private_ip)
-
-
-def _add_range(world: World, network: Network, eip: ElasticIp, values: dict[str, str]) -> None:
-    world.oned.add_range(network.network_id, values)
-    _secure(world, eip, values[PRIVATE_IP])
-
-
-def _update_range(world: World, network: Network, eip: ElasticIp, ar_id: int, values: dict[str, str]) -> None:
-    now = world.oned.network(network.network_id)
-    if any(item.used for item in now.ranges if item.ar_id == ar_id):
-        what = f"range {ar_id} of network {network.name} has been leased just now and cannot change"
-        raise AwsOvsError(what, "run 'oneaws eip sync' again")
-    world.oned.update_range(network.network_id, ar_id, values)
-    _secure(world, eip, values[PRIVATE_IP])
+    usable = present if _usable(world, filling.chooser, present, eip) else ""
+    filling.keep_range(eip, address_range, eip.private_ip or usable)
 
 
 def _refuse_leased(world: World, network: Network, eip: ElasticIp, ar_id: int) -> None:
@@ -183,45 +151,14 @@ def _concerns(address_range: AddressRange, eip: ElasticIp) -> bool:
     return same_address or values.get(ALLOCATION_ID) == eip.allocation_id
 
 
-def _usable(world: World, address: str, eip: ElasticIp) -> bool:
+def _usable(world: World, chooser: Chooser, address: str, eip: ElasticIp) -> bool:
     """Say whether a private address can serve an Elastic IP: free, or a secondary one of a host, and of no other."""
-    others = (other for other in world.elastic_ips.values() if other.allocation_id != eip.allocation_id)
-    if any(other.private_ip == address for other in others):
+    if not address or any(other.allocation_id != eip.allocation_id for other in led_to(world, address)):
         return False
     eni = world.eni_of_address.get(address)
     if eni is None:
-        return any(subnet.has(address) for subnet in world.subnets.values()) if address else False
+        return chooser.serves(address)
     return eni.eni_id in world.host_of_eni and eni.primary != address
-
-
-def _secure(world: World, eip: ElasticIp, private_ip: str) -> None:
-    """Let an Elastic IP lead to a private address, which gets onto an ENI first if it is on none.
-
-    Raises:
-        AwsOvsError: EC2 refuses, or the address has been taken meanwhile.
-    """
-    eni = world.eni_of_address.get(private_ip)
-    if eni is None:
-        eni = _roomiest(world, private_ip)
-        world.assign(eni, [private_ip])
-    elif eni.eni_id not in world.host_of_eni or eni.primary == private_ip:
-        raise AwsOvsError(f"{private_ip} belongs to {eni.eni_id} and cannot serve {eip.public_ip}", "run it again")
-    if eip.private_ip != private_ip:
-        world.associate(eip, eni.eni_id, private_ip)
-
-
-def _roomiest(world: World, address: str) -> Interface:
-    """Choose the ENI with most room among those of hosts in the subnet of an address.
-
-    Raises:
-        NoRoomError: all are full.
-    """
-    subnets = {eni_id: world.subnets[world.interfaces[eni_id].subnet_id] for eni_id in world.room()}
-    room = {eni_id: left for eni_id, left in world.room().items() if subnets[eni_id].has(address)}
-    best = max(sorted(room), key=lambda eni_id: room[eni_id], default="")
-    if not best or room[best] < 1:
-        raise no_room(world, room, f" in the subnet of {address}")
-    return world.interfaces[best]
 
 
 def _surplus(world: World, result: Plan, network: Network, members: set[str]) -> None:
@@ -252,7 +189,7 @@ def _surplus(world: World, result: Plan, network: Network, members: set[str]) ->
 def _remove_range(world: World, network: Network, address_range: AddressRange, eip: ElasticIp | None) -> None:
     private_ip = address_range.attributes.get(PRIVATE_IP, "")
     eni = world.eni_of_address.get(private_ip)
-    in_use = any(other.private_ip == private_ip for other in world.elastic_ips.values())
+    in_use = led_to(world, private_ip)
     on_host = eni is not None and eni.eni_id in world.host_of_eni and eni.primary != private_ip
     if eip is None and eni is not None and on_host and not in_use:
         try:  # the address was taken for the Elastic IP that is no more; while the range is there it is remembered

@@ -11,7 +11,6 @@ from ..names import PRIVATE_IP
 from .ec2_objects import Interface
 from .objects import Host
 from .plan import Plan
-from .reserved import Reserved
 from .world import World
 
 _STAND_INS = "EC2_STAND_INS"
@@ -59,11 +58,10 @@ def _unused(world: World) -> Iterator[tuple[Host, Interface, str]]:
         *(address.private_ip for vm in world.vms for address in vm.addresses),
         *(word for host in world.hosts for word in re.findall(r"[0-9.]+", host.template.get(_STAND_INS, ""))),
     }
-    reserved = Reserved(world.settings.state_directory)
     for eni_id, host in sorted(world.host_of_eni.items()):
         eni = world.interfaces.get(eni_id)
         for address in eni.addresses if eni else ():
-            if eni and address != eni.primary and address not in used and not reserved.holds(address):
+            if eni and address != eni.primary and address not in used:
                 yield host, eni, address
 
 

@@ -10,7 +10,7 @@ from .. import addresses, mtu
 from ..addresses import Prefix, int_to_ip, ip_to_int, shown
 from ..config import Config
 from ..errors import AwsOvsError
-from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RESTRICTED, VTEP
+from ..names import EXTERNAL_IP, POOL, PRIVATE_IP, RESERVATION, RESTRICTED, VTEP
 from ..overlay.bridges import RESERVED
 from ..vm import MAX_VNI
 from . import nics
@@ -268,6 +268,11 @@ def _ranges(network: Network) -> None:
 
 
 def _pool(network: Network) -> None:
+    named = network.template.get(RESERVATION, "")
+    wrong = next((name for name in named.replace(",", " ").split() if not name.startswith("scr-")), None)
+    if wrong is not None:
+        what = f"{RESERVATION} {shown(wrong)} is not the id of a subnet CIDR reservation like scr-044f977c4e3a5e1a2"
+        raise AwsOvsError(what, "see 'aws ec2 get-subnet-cidr-reservations help' for how to find it")
     if not network.template.get(POOL):
         return
     TagFilter.parse(network.template[POOL], POOL)

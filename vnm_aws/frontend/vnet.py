@@ -12,17 +12,17 @@ import sys
 from .. import mtu
 from ..errors import AwsOvsError
 from ..journal import ERROR, INFO, explain, log
-from ..lock import held
-from ..names import ALLOCATION_ID, PRIVATE_IP
+from ..names import ALLOCATION_ID, EXTERNAL_IP, PRIVATE_IP
 from . import objects, settings
+from .attempts import Attempts
+from .elastic_ips import foreign
 from .free_addresses import Chooser
 from .objects import Network
 from .oned import range_template, template
 from .plan import Plan
-from .pools import claimed, foreign, is_pool
-from .reserved import Reserved
+from .pools import claimed, is_pool
 from .validation import Validation
-from .world import Part, World
+from .world import World
 
 
 def main(argv: list[str]) -> int:
@@ -79,20 +79,19 @@ def create(world: World, network: Network) -> str:
 
 
 def _ranges(world: World, network: Network) -> list[dict[str, str]]:
-    """Make an address range for each Elastic IP of the pool; the reconciler reports those that cannot have one now."""
-    config = world.settings
-    report, ranges = Plan(), []
+    """Make an address range for each Elastic IP of the pool that leads to a private address of a host already.
+
+    The others get theirs when the network is ready: a range can be leased at once, so EC2 has to agree first.
+    """
+    ranges: list[dict[str, str]] = []
     there = set(network.values_of_ranges(ALLOCATION_ID))
-    with held(f"creating network {network.network_id}", config.lock_timeout, f"{config.state_directory}/create.lock"):
-        world.forget(Part.NETWORKS)  # others may have got ranges while this one waited
-        chooser = Chooser(world, network)
-        for eip in claimed(world, network, report):
-            reason = foreign(world, eip)
-            if eip.allocation_id in there or reason:
-                continue
-            try:
-                ranges.append(chooser.range_for(eip))
-            except AwsOvsError as error:
-                log(ERROR, f"vnet_create {network.network_id}: {eip.public_ip}: {error}")
-        Reserved(config.state_directory).add(values[PRIVATE_IP] for values in ranges)
+    chooser = Chooser(world, network, Attempts(world.settings.state_directory))
+    for eip in claimed(world, network, Plan()):
+        if eip.allocation_id in there or not eip.private_ip or foreign(world, network, eip):
+            continue
+        try:
+            own = {ALLOCATION_ID: eip.allocation_id, EXTERNAL_IP: eip.public_ip, PRIVATE_IP: eip.private_ip}
+            ranges.append({"TYPE": "IP4", "IP": chooser.inside(), "SIZE": "1", **own})
+        except AwsOvsError as error:
+            log(ERROR, f"vnet_create {network.network_id}: {eip.public_ip}: {error}")
     return ranges

@@ -16,7 +16,7 @@ from . import metadata
 from . import settings as settings_file
 from .deadline import Deadline
 from .ec2 import Ec2
-from .ec2_objects import ElasticIp, Instance, InstanceType, Interface, Subnet, enis_of
+from .ec2_objects import ElasticIp, Instance, InstanceType, Interface, Reservation, Subnet, enis_of
 from .objects import AddressRange, AwsVm, Host, Network
 from .oned import NotFoundError, Oned, UnreadableError
 from .settings import Settings
@@ -237,6 +237,16 @@ class World:
         """Read the subnets of the hosts' ENIs."""
         live = (instance for instance in self.instances.values() if not instance.gone)
         return self.ec2.subnets({instance.subnet_id for instance in live if instance.subnet_id})
+
+    @cached_property
+    def reservations(self) -> Sequence[Reservation]:
+        """Read the blocks of addresses that are reserved in the subnets of the hosts' ENIs."""
+        return self.ec2.reservations(self.subnets)
+
+    @cached_property
+    def transferred(self) -> Collection[str]:
+        """Read the allocation ids of the Elastic IPs that are offered to another account."""
+        return self.ec2.transferred()
 
     @cached_property
     def host_of_eni(self) -> dict[str, Host]:

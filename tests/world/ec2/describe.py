@@ -23,7 +23,7 @@ from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.subnets import Subnets
 
 from .addresses import LIMITS
-from .marks import marked
+from .marks import marked, shown
 from .region import OWN_KEY
 from .views import HISTORY, Item, View, tags_of
 
@@ -263,21 +263,24 @@ def _describe_subnets(self: Any) -> str:
     used: dict[str, int] = {}
     for eni in _view(self).interfaces:
         used[eni["SubnetId"]] = used.get(eni["SubnetId"], 0) + len(eni["PrivateIpAddresses"])
-        used[eni["SubnetId"]] += 16 * len(eni["Ipv4Prefixes"])
+        used[eni["SubnetId"]] += 16 * len(eni["Ipv4Prefixes"] or ())
     items = [
-        {
-            "SubnetId": subnet.id,
-            "SubnetArn": subnet.arn,
-            "VpcId": subnet.vpc_id,
-            "OwnerId": marked(subnet.id, "OwnerId") or subnet.owner_id,
-            "CidrBlock": subnet.cidr_block,
-            "AvailabilityZone": subnet.availability_zone,
-            "AvailabilityZoneId": subnet.availability_zone_id,
-            "AvailableIpAddressCount": subnet.cidr.num_addresses - 5 - used.get(subnet.id, 0),
-            "DefaultForAz": bool(subnet.default_for_az),
-            "State": subnet.state,
-            "Tags": tags_of(self.ec2_backend, subnet.id),
-        }
+        shown(
+            subnet.id,
+            {
+                "SubnetId": subnet.id,
+                "SubnetArn": subnet.arn,
+                "VpcId": subnet.vpc_id,
+                "OwnerId": subnet.owner_id,
+                "CidrBlock": subnet.cidr_block,
+                "AvailabilityZone": subnet.availability_zone,
+                "AvailabilityZoneId": subnet.availability_zone_id,
+                "AvailableIpAddressCount": subnet.cidr.num_addresses - 5 - used.get(subnet.id, 0),
+                "DefaultForAz": bool(subnet.default_for_az),
+                "State": subnet.state,
+                "Tags": tags_of(self.ec2_backend, subnet.id),
+            },
+        )
         for zone in self.ec2_backend.subnets.values()
         for subnet in zone.values()
     ]

@@ -7,6 +7,7 @@ A mark is what EC2 shows of a resource, with the keys of Amazon's API reference,
   and its addresses are in use all the same.
 * `RequesterManaged` and `InterfaceType` of an interface: a service such as a NAT gateway has made it.
 * `Ipv6Native` of an interface: it is IPv6-only, and has no IPv4 address (EC2 reference, NetworkInterface).
+* `OwnerId` of a subnet: the account that shares it. `CidrBlock` of one is null when it is IPv6-only.
 * `NetworkBorderGroup` of an Elastic IP: the zones from which AWS advertises it (EC2 reference, Address).
 * `ServiceManaged` of an Elastic IP: the service that manages it (the same).
 * `CpuOptions` of an instance: `{"NestedVirtualization": "enabled"}` (EC2 reference, CpuOptions); `InstanceLifecycle`: `spot`.

@@ -108,7 +108,7 @@ def _interface(
         "PrivateIpAddress": eni.private_ip_address,
         "PrivateDnsName": _dns(eni.private_ip_address, "ip"),
         "PrivateIpAddresses": private,
-        "Ipv4Prefixes": [{"Ipv4Prefix": prefix} for prefix in prefixes_of(eni)],
+        "Ipv4Prefixes": [{"Ipv4Prefix": prefix} for prefix in prefixes_of(eni)] or None,
         "Ipv6Addresses": [],
         "TagSet": tags_of(backend, eni.id),
         **_association(eni, eni.private_ip_address, elastic),

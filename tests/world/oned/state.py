@@ -165,7 +165,7 @@ class State:
         self.restricted = [
             (kind, f"{place}{name}") for kind, places in _PLACES.items() for place in places for name in _OURS
         ]
-        self.restricted.append(("VNET", "AWS_EIP_POOL"))
+        self.restricted += [("VNET", "AWS_EIP_POOL"), ("VNET", "AWS_EIP_RESERVATION")]
         self.inherited = [*_OURS, "MTU"]
 
     def new_id(self, kind: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ...errors import AwsOvsError
-from ...names import INHERITED, POOL, RESTRICTED
+from ...names import INHERITED, POOL, RESERVATION, RESTRICTED
 from .. import listing, registration, vm_groups
 from ..follow.conflicts import left_to_others, without
 from ..follow.decide import find
@@ -59,7 +59,7 @@ def attributes(world: World, report: Report) -> None:
     of_oned = world.oned.attributes()
     wanted = {f"{place}/{name}" for place in ("NIC", "NIC_ALIAS", "NIC_DEFAULT") for name in RESTRICTED}
     free = [f"{name} of VMs" for name in sorted(wanted - of_oned.of_vms)]
-    wanted = {POOL, *RESTRICTED, *(f"AR/{name}" for name in RESTRICTED)}
+    wanted = {POOL, RESERVATION, *RESTRICTED, *(f"AR/{name}" for name in RESTRICTED)}
     free += [f"{name} of networks" for name in sorted(wanted - of_oned.of_networks)]
     errors = [AwsOvsError(f"oned lets every user set {_first(free)}", _REMEDY)] if free else []
     report.errors("restricted attributes", errors, "users cannot set what gives addresses of others")
