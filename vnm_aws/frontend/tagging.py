@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from ..names import INSTANCE_ID
 from .plan import Plan
 from .tags import CLOUD, VMS
 from .world import World
@@ -43,13 +44,12 @@ def _served(world: World) -> Iterable[tuple[str, Mapping[str, str], set[int]]]:
         of_host[vm.host_id].add(vm.vm_id)
         for address in vm.addresses:
             of_eip[address.allocation_id].add(vm.vm_id)
-    for host in world.host_of_eni.values():
-        instance = world.instances.get(
-            world.interfaces[host.eni_id].instance_id if host.eni_id in world.interfaces else ""
-        )
-        if instance is not None:
+    for eni_id, host in world.host_of_eni.items():
+        if eni_id in world.interfaces:
+            yield eni_id, world.interfaces[eni_id].tags, of_host[host.host_id]
+        instance = world.instances.get(host.template.get(INSTANCE_ID, ""))
+        if instance is not None and eni_id == host.eni_id:  # a host may have further ENIs
             yield instance.instance_id, instance.tags, of_host[host.host_id]
-            yield host.eni_id, world.interfaces[host.eni_id].tags, of_host[host.host_id]
     given = {allocation_id for network in world.networks if network.ours for _, (allocation_id, _) in network.gives()}
     for allocation_id in sorted(given & {*world.elastic_ips}):
         yield allocation_id, world.elastic_ips[allocation_id].tags, of_eip[allocation_id]
