@@ -104,10 +104,11 @@ def _enis(entries: Any) -> tuple[Eni, ...]:
     if len(listed) > _MOST_ENIS:
         raise AwsOvsError(f"the peer list has more than {_MOST_ENIS} further ENIs", advice)
     enis = [_eni(entry, advice) for entry in listed]
-    marks = [mark for eni in enis for mark in (eni.mac, eni.address, *eni.addresses)]
-    twice = [mark for mark in marks if marks.count(mark) > 1]
-    if twice:
-        raise AwsOvsError(f"the peer list: enis has {twice[0]} twice", advice)
+    marks: set[str] = set()
+    for mark in (mark for eni in enis for mark in (eni.mac, eni.address, *eni.addresses)):
+        if mark in marks:
+            raise AwsOvsError(f"the peer list: enis has {mark} twice", advice)
+        marks.add(mark)
     return tuple(enis)
 
 
