@@ -71,6 +71,9 @@ ENI_IDS = "EC2_ENI_IDS"
 FREE_ADDRESSES = "EC2_FREE_ADDRESSES"
 """How many more private addresses of VMs the ENIs of a host can have; the scheduler reads it."""
 
+HOST_STAND_INS = "EC2_STAND_INS"
+"""What stands on a host for private addresses of other subnets: `10.0.0.41=10.0.2.77 …`."""
+
 # Of a host: what its own probe reports.
 MESH = "AWS_OVS_MESH"
 """The digest of the peer list that the host has: of one without peers when it has none, or cannot read it."""

@@ -57,7 +57,8 @@ case $3 in
     exit 1
 esac
 cat >"{directory}/$host.$$"
-mv "{directory}/$host.$$" "{directory}/$host.list"
+case "$3" in *stand-ins) kind=stand-ins ;; *) kind=list ;; esac
+mv "{directory}/$host.$$" "{directory}/$host.$kind"
 """
 
 

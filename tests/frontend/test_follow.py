@@ -350,10 +350,10 @@ def test_a_full_eni_is_refused_before_ec2_is_asked(cloud: Cloud) -> None:
     )
 
 
-def test_an_address_cannot_leave_its_subnet(site: Site) -> None:
+def test_an_address_without_elastic_ip_cannot_leave_its_subnet(site: Site) -> None:
     site.cloud.add_metal("far", subnet=site.cloud.ec2.add_subnet("10.0.7.0/24"))
     site.reconcile()
-    vm_id = site.run("far", 0)
+    vm_id = site.run_with("far", "10.0.0.99")
     fails(site, vm_id, r"10\.0\.0\.\d+ is not in 10\.0\.7\.0/24, the subnet of host far.*; migrate the VM")
 
 

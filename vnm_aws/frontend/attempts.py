@@ -41,6 +41,10 @@ class Attempts:
         address, until = self._meant.get(allocation_id, ("", 0.0))
         return address if until > time.time() else ""
 
+    def expected(self) -> set[str]:
+        """List the private addresses that were meant for Elastic IPs, and may be on an ENI though no range has them yet."""
+        return {address for address, until in self._meant.values() if until > time.time()}
+
     def refuse(self, addresses: Iterable[str]) -> None:
         """Remember addresses that EC2 has refused."""
         self._refused |= dict.fromkeys(addresses, time.time() + _SECONDS)

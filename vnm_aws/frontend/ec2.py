@@ -211,6 +211,10 @@ class Ec2:
         """Read all ENIs of VPCs, by id; those of others in them are needed to know which addresses are free."""
         return self._interfaces(_by_value("vpc-id", vpc_ids))
 
+    def interfaces_in(self, subnet_id: str) -> dict[str, Interface]:
+        """Read all ENIs of a subnet, by id."""
+        return self._interfaces(_by_value("subnet-id", [subnet_id]))
+
     def interfaces_with(self, eni_ids: Collection[str]) -> dict[str, Interface]:
         """Read the ENIs with these ids."""
         return self._interfaces(_by_value("network-interface-id", eni_ids))

@@ -47,6 +47,7 @@ class Chooser:
         self._noted = {
             address for other in (*world.networks, network) for address in other.values_of_ranges(PRIVATE_IP)
         }
+        self._noted |= {*world.stands_for}
         hosts = world.host_of_eni
         self.room = {key: left for key, left in world.room().items() if hosts[key].cluster_id in network.clusters}
 

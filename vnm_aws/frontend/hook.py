@@ -94,6 +94,7 @@ def _host_state(root: etree._Element) -> _Work | None:
     def greet(world: World, outcome: Outcome) -> None:
         """Tell a host that is back its peers: it may have been made anew and know none."""
         from . import mesh, peer_list
+        from .follow import stand_ins
         from .follow.act import Nearby
 
         present = [member for member in peer_list.hosts(world) if member.host_id == host.host_id]
@@ -101,6 +102,7 @@ def _host_state(root: etree._Element) -> _Work | None:
             # Without EC2, which may be asked for hundreds of hosts at once: what the others have been told is enough, but
             # for the ENIs of one that has several.
             mesh.send(Nearby(world, present[0], ()), peer_list.remembered(world), present)
+            stand_ins.refresh(world, present)
 
     return greet
 

@@ -108,21 +108,24 @@ def _of_range(world: World, network: Network, item: AddressRange, status: dict[s
     private_ip, allocation = item.attributes[names.PRIVATE_IP], item.attributes.get(names.ALLOCATION_ID, "")
     address = Address(private_ip, public_ip, allocation, network.network_id)
     eip = find(address, world.elastic_ips) if address.elastic_ip else None
-    leads = "ok" if not address.elastic_ip or (eip is not None and eip.private_ip == private_ip) else "unmapped"
-    line = _line(world, network, public_ip, private_ip, allocation, status.get(f"Elastic IP {public_ip}", leads))
+    stand_in = eip.private_ip if eip is not None and world.stands_for.get(eip.private_ip) == private_ip else ""
+    is_led = not address.elastic_ip or (eip is not None and eip.private_ip == (stand_in or private_ip))
+    report = status.get(f"Elastic IP {public_ip}", "ok" if is_led else "unmapped")
+    line = _line(world, network, public_ip, private_ip, allocation, report, stand_in)
     vms = [vm_id for vm_id in item.leases if vm_id >= 0]
     return line | {"AR": item.ar_id, "IP": item.ip or None, "VM": vms, "HELD": len(vms) < len(item.leases)}
 
 
 def _line(
-    world: World, network: Network, public_ip: str, private_ip: str, allocation: str, status: str
+    world: World, network: Network, public_ip: str, private_ip: str, allocation: str, status: str, stand_in: str = ""
 ) -> dict[str, Any]:
-    eni = world.eni_of_address.get(private_ip)
+    eni = world.eni_of_address.get(stand_in or private_ip)
     host = world.host_of_eni.get(eni.eni_id) if eni else None
     return {
         "EXTERNAL_IP": public_ip or None,
         "ALLOCATION": allocation or None,
         "PRIVATE_IP": private_ip or None,
+        "STAND_IN": stand_in or None,
         "NETWORK": network.name,
         "AR": None,
         "IP": None,

@@ -22,6 +22,7 @@ from ..names import (
     ENI_ID,
     ENI_IDS,
     EXTERNAL_IP,
+    HOST_STAND_INS,
     INSTANCE_STATE,
     PRIVATE_IP,
     TERMINATED,
@@ -62,6 +63,12 @@ class Host(NamedTuple):
         """Name all its ENIs that have addresses of VMs, the first one first."""
         further = self.template.get(ENI_IDS, "").split()
         return tuple(dict.fromkeys([self.eni_id, *further])) if self.eni_id else ()
+
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        """Find what stands there for private addresses of other subnets, by those."""
+        pairs = (word.partition("=") for word in self.template.get(HOST_STAND_INS, "").split())
+        return {private_ip: address for private_ip, _, address in pairs if is_ipv4(private_ip) and is_ipv4(address)}
 
     @property
     def terminated(self) -> bool:
@@ -140,7 +147,8 @@ class Address(NamedTuple):
     """An address of a NIC or alias that AWS knows, and the network and range that it says it is from.
 
     `dead_end` says of an alias why nothing would come back from the guest; it is empty when all is right. Several VMs may have
-    a lease of one that is `shared`.
+    a lease of one that is `shared`. `stands_for` is its AWS_PRIVATE_IP where another one
+    stands for that on the host.
     """
 
     private_ip: str
@@ -150,11 +158,17 @@ class Address(NamedTuple):
     ar_id: int = -1
     dead_end: str = ""
     shared: bool = False
+    stands_for: str = ""
 
     @property
     def elastic_ip(self) -> str:
         """Name its Elastic IP: by the allocation, or for want of one by the public address; empty when it has none."""
         return self.allocation_id or self.external_ip
+
+    @property
+    def leased(self) -> str:
+        """Name the AWS_PRIVATE_IP that came with its lease."""
+        return self.stands_for or self.private_ip
 
 
 class OpenNic(NamedTuple):

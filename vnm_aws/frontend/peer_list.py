@@ -80,7 +80,7 @@ def _compose(world: World) -> PeerList:
     own = [eni for eni in world.interfaces.values() if eni.instance_id in instances]
     nodes = {address for eni in own for address in (eni.primary, eni.public_ip) if address}
     endpoints = {peer.vtep for peer in peers}
-    private_ips = {address for address in _of_ranges(world) if _may_be_of_vms(world, address)}
+    private_ips = {address for address in _of_vms(world) if _may_be_of_vms(world, address)}
     return PeerList(
         peers,
         tuple(sorted(world.vpc_cidrs)),
@@ -126,6 +126,12 @@ def _of_ranges(world: World) -> Iterator[str]:
                 continue  # `oneaws vnet check` names it
 
 
+def _of_vms(world: World) -> Iterator[str]:
+    """List the addresses that VMs may have: those of ranges, and those that stand for one of them on a host."""
+    yield from _of_ranges(world)
+    yield from world.stands_for
+
+
 def _may_be_of_vms(world: World, address: str) -> bool:
     """Say whether a VM may have a private address: it is free, or a secondary one of a host."""
     eni = world.eni_of_address.get(address)
@@ -134,7 +140,7 @@ def _may_be_of_vms(world: World, address: str) -> bool:
 
 def remembered(world: World) -> PeerList:
     """Compose the list without EC2: of its part, the last list that was sent tells."""
-    peers, private_ips = _peers(world), {*_of_ranges(world)}
+    peers, private_ips = _peers(world), {*_of_vms(world)}
     try:
         last = tunnels.load(_path(world))
     except (AwsOvsError, OSError):

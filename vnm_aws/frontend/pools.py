@@ -112,6 +112,8 @@ def _keep(
         filling.add_range(eip)
         return
     present = address_range.attributes.get(PRIVATE_IP, "")
+    if world.stands_for.get(eip.private_ip) == present:
+        return  # its VM is, or was, in another subnet: following sees to that
     where = f"range {address_range.ar_id} of network {network.name}"
     if address_range.used:
         # Its VM keeps what it got with the lease, so nothing here can change; following sees to the Elastic IP.

@@ -14,7 +14,7 @@ from .. import lock
 from ..errors import AwsOvsError
 from . import doubles, elsewhere, hosts, mesh, network_problems, pools, room, tagging, unused
 from .deadline import OverError
-from .follow import plans, reserve
+from .follow import plans, reserve, stand_ins
 from .oned import NotFoundError
 from .plan import LeadLostError, Outcome, Plan, unforeseen
 from .validation import Validation
@@ -52,6 +52,7 @@ _RANGES = Stage("address ranges", doubles.plan, (Part.NETWORKS,))
 _RESERVE = Stage("reserved addresses", reserve.plan, (Part.ADDRESSES,))
 _UNUSED = Stage("unused addresses", unused.plan, (Part.ADDRESSES,))
 _NETWORKS = Stage("networks", network_problems.plan)
+_STAND_INS = Stage("stand-ins", stand_ins.plan, (Part.HOSTS, Part.ADDRESSES))
 _MESH = Stage("mesh", mesh.plan)
 _TAGS = Stage("tags", tagging.plan)
 
@@ -70,6 +71,7 @@ def everything(world: World) -> Iterator[Stage]:
         return
     yield _HOSTS
     yield _RANGES
+    yield _STAND_INS
     yield _FOLLOW  # the room is for VMs first
     yield _RESERVE
     changes = world.oned.changes
@@ -136,13 +138,15 @@ def of_vms(world: World, vm_ids: Sequence[int] = ()) -> Iterator[Stage]:
     if vm_ids:
         yield Stage("addresses", lambda world: plans.plan_for(world, vm_ids), _FOLLOW.changes)
     else:
-        yield from (_FOLLOW, _RESERVE)
+        yield from (_STAND_INS, _FOLLOW, _RESERVE)
     yield _FREE
 
 
 def of_mesh(everybody: bool) -> Iterator[Stage]:
-    """List the stage that sends the peer list to the hosts that have not the present one, or to every host."""
+    """List the stages that send the peer list to the hosts that have not the present one, or what there is to every host."""
     yield Stage("mesh", lambda world: mesh.plan(world, everybody))
+    if everybody:
+        yield Stage("stand-ins", stand_ins.plan_to_tell)
 
 
 def carry_out(world: World, stages: Iterator[Stage], outcome: Outcome) -> None:

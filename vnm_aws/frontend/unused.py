@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -12,9 +11,6 @@ from .ec2_objects import Interface
 from .objects import Host
 from .plan import Plan
 from .world import World
-
-_STAND_INS = "EC2_STAND_INS"
-"""The attribute of a host that names the addresses that stand there for those of other subnets."""
 
 
 def plan(world: World) -> Plan:
@@ -51,12 +47,13 @@ def _stranger(world: World, host: Host, eni: Interface, addresses: list[str]) ->
 
 
 def _unused(world: World) -> Iterator[tuple[Host, Interface, str]]:
-    """List the secondary addresses of hosts that no range, VM, host or network that is being created has."""
+    """List the secondary addresses of hosts that no range, VM or host has, and that are meant for no Elastic IP."""
     used = {
         *(address for network in world.networks for address in network.values_of_ranges(PRIVATE_IP)),
         *(network.template.get(PRIVATE_IP, "") for network in world.networks),
         *(address.private_ip for vm in world.vms for address in vm.addresses),
-        *(word for host in world.hosts for word in re.findall(r"[0-9.]+", host.template.get(_STAND_INS, ""))),
+        *world.stands_for,
+        *Attempts(world.settings.state_directory).expected(),
     }
     for eni_id, host in sorted(world.host_of_eni.items()):
         eni = world.interfaces.get(eni_id)

@@ -30,7 +30,7 @@ _PAGE = 500
 class Part(Enum):
     """A part of the worlds that can change: the attributes of `World` that are read, or made of what is read."""
 
-    HOSTS = ("hosts", "host_of_eni", "limits")
+    HOSTS = ("hosts", "host_of_eni", "limits", "stands_for")
     NETWORKS = ("networks", "given", "_with_leases")
     VMS = ("vms", "unread")
     ADDRESSES = ("interfaces", "tagged", "eni_of_address", "elastic_ips")
@@ -262,6 +262,11 @@ class World:
     def enis(self, host: Host) -> list[Interface]:
         """List the ENIs of a host that may have addresses of its VMs, the first one first; none when EC2 does not show that."""
         return enis_of(host.eni_ids, self.interfaces)
+
+    @cached_property
+    def stands_for(self) -> dict[str, str]:
+        """Find the private addresses for which others stand on hosts, by the latter."""
+        return {address: private_ip for host in self.hosts for private_ip, address in host.stand_ins.items()}
 
     @cached_property
     def eni_of_address(self) -> dict[str, Interface]:

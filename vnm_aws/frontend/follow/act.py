@@ -95,6 +95,13 @@ class Nearby(World):
         return self.ec2.subnets([self._first.subnet_id])
 
 
+def anew(world: World, host: Host, vms: Sequence[AwsVm]) -> World:
+    """View both worlds for VMs that have other addresses on their host than those that were looked for."""
+    if isinstance(world, Nearby):
+        return Nearby(world, host, vms)
+    return world
+
+
 def place(world: World, host: Host, vms: Sequence[AwsVm]) -> dict[int, AwsOvsError]:
     """Put the addresses of VMs on their host's ENIs, and let their Elastic IPs lead to them.
 

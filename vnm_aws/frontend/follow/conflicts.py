@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from ...errors import AwsOvsError
@@ -13,6 +13,7 @@ from ..objects import Address, AddressRange, AwsVm
 from ..oned import NotFoundError
 from ..world import World
 from .decide import find
+from .stand_ins import places
 
 _T = TypeVar("_T")
 
@@ -38,7 +39,7 @@ def conflicts(world: World, vms: Iterable[AwsVm]) -> dict[int, AwsOvsError]:
     for allocation_id, leads in private.items():
         eip = world.elastic_ips.get(allocation_id)
         leads.sort(key=lambda lead: lead[0].vm_id)
-        for vm, winner in _contested(leads, eip.private_ip if eip else ""):
+        for vm, winner in _contested(leads, world.stands_for.get(eip.private_ip, eip.private_ip) if eip else ""):
             name = eip.public_ip if eip else allocation_id
             what = f"Elastic IP {name} is in use by VM {winner.vm_id} with another AWS_PRIVATE_IP"
             losers[vm.vm_id] = AwsOvsError(what, "detach it from one of the two")
@@ -87,10 +88,12 @@ def _is_shared(claims: Iterable[_Claim]) -> bool:
     return all(address.shared for _, address, _ in claims)
 
 
-def _contested_hosts(world: World, private_ip: str, claims: Iterable[_Claim]) -> list[tuple[AwsVm, AwsVm]]:
+def _contested_hosts(world: World, private_ip: str, claims: Sequence[_Claim]) -> list[tuple[AwsVm, AwsVm]]:
     """Choose between VMs that need a private address on several hosts; return those that lose it, and to whom."""
+    if len({host_id for _, _, host_id in claims}) == 1:
+        return []
     eni = world.eni_of_address.get(private_ip)
-    holder = world.host_of_eni.get(eni.eni_id) if eni else None
+    holder = places(world).get(private_ip) or (world.host_of_eni.get(eni.eni_id) if eni else None)
     return _contested([(vm, host_id) for vm, _, host_id in claims], holder.host_id if holder else -1)
 
 

@@ -160,10 +160,10 @@ def _flaw(address: Address, eni: Interface, seen: Seen) -> AwsOvsError | None:
     oned lets the owner of a network hide attributes within another (`MTU = [ AWS_PRIVATE_IP = … ]`), and NICs get them.
     """
     network_id, again = address.network_id, "detach the NIC, and attach it again to get what the range has"
-    private_ip = address.private_ip if _DOTTED.match(address.private_ip) else shown(address.private_ip)
-    if (network_id, address.private_ip, address.elastic_ip) not in seen.given:
+    private_ip = address.leased if _DOTTED.match(address.leased) else shown(address.leased)
+    if (network_id, address.leased, address.elastic_ip) not in seen.given:
         what = f"{private_ip} is not what an address range of network {network_id} gives now"
-        if (network_id, address.private_ip, "") in seen.given:
+        if (network_id, address.leased, "") in seen.given:
             what = f"{shown(address.elastic_ip)} is not the Elastic IP that network {network_id} gives now"
         return AwsOvsError(what, again)
     if address.dead_end:
@@ -271,7 +271,9 @@ def _associable(address: Address, host: Host, seen: Seen) -> ElasticIp:
 def success(vm: AwsVm, host: Host) -> dict[str, str]:
     """Compose the attributes of a VM whose addresses are where they should be."""
     public = sorted({address.external_ip or address.private_ip for address in vm.addresses})
-    values = {EIP_STATUS: printable(f"OK: {' '.join(public)} on {host.name}"), EIP_HOST: str(host.host_id)}
+    stand_ins = sorted({address.private_ip for address in vm.addresses if address.stands_for})
+    by = f" (by {' '.join(stand_ins)})" if stand_ins else ""
+    values = {EIP_STATUS: printable(f"OK: {' '.join(public)} on {host.name}{by}"), EIP_HOST: str(host.host_id)}
     if vm.user_template.get(ERROR, "").startswith(_PREFIX):
         values[ERROR] = ""  # an attribute can be emptied without knowing the others, but not removed
     return values

@@ -14,11 +14,15 @@ from ..oned import NotFoundError
 from ..plan import SeveralErrors
 from ..room import holders, note
 from ..world import Part, World
-from .act import Nearby, UnknownEniError, look, place
+from . import stand_ins
+from .act import Nearby, UnknownEniError, anew, look, place
 from .conflicts import conflicts, rivals, without, yielded
-from .decide import Assign, Leave, Tell, decide, differs, failure, nothing_left, waiting
+from .decide import Leave, Tell, decide, differs, failure, nothing_left, waiting
+from .stand_ins import is_refused_address, standing
 
 _ATTEMPTS = 5
+_CANDIDATES = 5
+"""So many addresses are tried to stand in for one."""
 
 
 def follow(world: World, vm_id: int) -> AwsVm | None:
@@ -98,31 +102,73 @@ def _bring(world: World, vm: AwsVm) -> set[int]:
         AwsOvsError: it cannot have its addresses.
     """
     host = world.oned.host(vm.host_id)
-    nearby = Nearby(world, host, [vm])
+    here = standing(vm, host)
+    nearby = Nearby(world, host, [here])
     left = yielded(nearby, vm)
     if left:
         vm = without(vm, left)
-        nearby = Nearby(world, host, [vm])
+        here = standing(vm, host)
+        nearby = Nearby(world, host, [here])
         if not vm.addresses:
             if differs(vm, waiting(vm, left)):
                 world.oned.update_vm(vm.vm_id, waiting(vm, left))
             return set()
-    decision = decide([vm], host, look(nearby, host, [vm]))
-    if decision.refusals or any(not isinstance(move, Tell) for move in decision.moves):
-        error = conflicts(nearby, [vm, *rivals(nearby, vm)]).get(vm.vm_id)
-        if error:
-            raise error
-    concerned = set(nearby.interfaces)
+    decision = decide([here], host, look(nearby, host, [here]))
+    changes = bool(decision.refusals) or any(not isinstance(move, Tell) for move in decision.moves)
+    concerned = _claim(nearby, vm) if changes else set()
     try:
-        refusal = place(nearby, host, [vm]).get(vm.vm_id)
+        refusal = _settle(nearby, host, [vm]).get(vm.vm_id)
         if refusal:
             raise refusal
+        if changes:
+            stand_ins.leave(nearby, [vm])
     finally:
-        if any(isinstance(move, Assign) for move in decision.moves):
+        if changes:
             with contextlib.suppress(AwsOvsError):  # it is no failure of the VM when the scheduler cannot be told
                 note(nearby, concerned)
     gone = holders(nearby, {move.address for move in decision.moves if isinstance(move, Leave)})
     return {other for vm_ids in gone.values() for other in vm_ids}
+
+
+def _claim(world: World, vm: AwsVm) -> set[str]:
+    """Make sure that a VM may have its addresses, and list the ENIs whose room that may change.
+
+    Raises:
+        AwsOvsError: another VM has one.
+    """
+    error = conflicts(world, [vm, *rivals(world, vm)]).get(vm.vm_id)
+    if error:
+        raise error
+    left = (eni_id for host in stand_ins.hosts_with(world, vm) for eni_id in host.eni_ids)
+    return {*world.interfaces, *left}
+
+
+def _settle(world: World, host: Host, vms: Sequence[AwsVm]) -> dict[int, AwsOvsError]:
+    """Place VMs, when there is what stands on their host for addresses that cannot be there.
+
+    What EC2 refuses to let stand in is not tried again.
+
+    Returns:
+        what is wrong with the VMs that cannot have their addresses.
+    """
+    refused: set[str] = set()
+    for _ in range(_CANDIDATES):
+        failed, now = {}, host
+        concerned = stand_ins.concerned(world, host, vms)
+        try:
+            now = stand_ins.provide(world, host, concerned, refused) if concerned else host
+        except AwsOvsError as error:
+            failed = dict.fromkeys((vm.vm_id for vm in concerned), error)
+        here = [standing(vm, now) for vm in vms if vm.vm_id not in failed]
+        world = anew(world, now, here) if here and now is not host else world
+        failed |= place(world, now, here) if here else {}
+        lost = [vm for vm in concerned if is_refused_address(failed.get(vm.vm_id))]
+        refused |= stand_ins.discard(world, now, lost) if lost else set()
+        if not lost or not refused:
+            break
+        world.forget(Part.ADDRESSES)
+        host = world.oned.host(host.host_id)
+    return failed
 
 
 def place_all(world: World, host: Host, vm_ids: Sequence[int], left: Mapping[int, Mapping[str, AwsVm]]) -> None:
@@ -139,7 +185,8 @@ def place_all(world: World, host: Host, vm_ids: Sequence[int], left: Mapping[int
     """
     vms = [without(vm, left.get(vm.vm_id, {})) for vm in _still(world, host, vm_ids)]
     try:
-        failed = place(world, host, vms)
+        failed = _settle(world, host, vms)
+        stand_ins.leave(world, [vm for vm in vms if vm.vm_id not in failed])
     except AwsOvsError as error:
         failed = dict.fromkeys((vm.vm_id for vm in vms), error)
     failed = {vm_id: error for vm_id, error in failed.items() if not isinstance(error, NotFoundError)}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+from ...errors import AwsOvsError
 from ...names import EIP_STATUS
 from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import Plan
 from ..world import World
+from . import stand_ins
 from .act import look
 from .conflicts import conflicts, left_to_others, rivals, without, yielded
-from .decide import Tell, decide, describe, differs, failure, nothing_left, waiting
+from .decide import Decision, Tell, decide, describe, differs, failure, nothing_left, waiting
 from .loop import follow, of_vms, place_all
 
 
@@ -63,14 +65,29 @@ def _plan_waiting(world: World, result: Plan, vm: AwsVm, left: Mapping[str, AwsV
 def _plan_host(
     world: World, result: Plan, host: Host, vms: list[AwsVm], left: Mapping[int, Mapping[str, AwsVm]]
 ) -> None:
-    seen, target = look(world, host, vms), f"host {host.name}"
-    decision, vm_ids = decide(vms, host, seen), [vm.vm_id for vm in vms]
+    target, vm_ids = f"host {host.name}", [vm.vm_id for vm in vms]
+    decision, text = _decide(world, result, host, vms)
     for error in of_vms(decision.refusals):
         result.foresee(target, error)
     if decision.moves:
-        result.change(target, describe(decision, host, seen), place_all, world, host, vm_ids, left)
+        result.change(target, text, place_all, world, host, vm_ids, left)
     elif decision.refusals:
         result.attempt(target, "bring the addresses of its VMs to it", place_all, world, host, vm_ids, left)
+
+
+def _decide(world: World, result: Plan, host: Host, vms: Sequence[AwsVm]) -> tuple[Decision, str]:
+    """Decide on the moves of VMs on a host, with what will stand in there; the decision, and its text for people."""
+    then = host
+    try:
+        then = stand_ins.foresee(world, host, vms)
+    except AwsOvsError as error:
+        result.foresee(f"host {host.name}", error)
+    here = [stand_ins.standing(vm, then) for vm in vms]
+    seen = look(world, then, here)
+    decision = decide(here, then, seen)
+    new = sorted({*then.stand_ins.items()} - {*host.stand_ins.items()})
+    texts = [f"let {address} stand for {private_ip}" for private_ip, address in new]
+    return decision, ", ".join([*texts, describe(decision, then, seen)])
 
 
 def plan_for(world: World, vm_ids: Collection[int]) -> Plan:
@@ -103,8 +120,7 @@ def _plan_vm(world: World, result: Plan, vm: AwsVm) -> None:
         _plan_waiting(world, result, vm, left)
         return
     vm = without(vm, left)
-    seen = look(world, host, [vm])
-    decision = decide([vm], host, seen)
+    decision, text = _decide(world, result, host, [vm])
     conflict = None
     if decision.refusals or any(not isinstance(move, Tell) for move in decision.moves):
         conflict = conflicts(world, [vm, *rivals(world, vm)]).get(vm.vm_id)
@@ -112,6 +128,6 @@ def _plan_vm(world: World, result: Plan, vm: AwsVm) -> None:
     if error:
         result.foresee(target, error)
     if decision.moves and not conflict:
-        result.change(target, describe(decision, host, seen), follow, world, vm.vm_id)
+        result.change(target, text, follow, world, vm.vm_id)
     elif error:
         result.attempt(target, f"bring its addresses to {host.name}", follow, world, vm.vm_id)
