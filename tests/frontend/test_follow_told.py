@@ -102,6 +102,7 @@ def test_an_external_alias_of_a_nic_without_a_way_out_is_named_and_the_nic_keeps
         site.follow(vm_id)
     assert site.address(0).private_ip in site.at("h1")
     assert site.status(vm_id).startswith(f"FAILED: {site.address(1).private_ip} {reason}")
+    site.reconcile()
     site.cloud.forget_calls()
     assert [reason in str(problem) for problem in site.reconcile().problems] == [True]
     assert {*site.cloud.mutating_calls()} <= {"one.vn.update"}
