@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..errors import AwsOvsError
 from ..names import PRIVATE_IP
+from .attempts import Attempts
 from .ec2_objects import Interface
 from .objects import Host
 from .plan import Plan
