@@ -64,6 +64,7 @@ def test_the_list_shows_where_every_elastic_ip_leads_and_what_is_wrong(cloud: Cl
         "EXTERNAL_IP": first,
         "ALLOCATION": allocation(cloud, first),
         "PRIVATE_IP": "10.0.0.254",
+        "STAND_IN": None,
         "NETWORK": "public",
         "AR": 0,
         "IP": "192.168.0.2",
