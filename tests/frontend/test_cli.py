@@ -118,10 +118,10 @@ def test_tables_are_like_those_of_opennebula(cloud: Cloud) -> None:
     lines = cloud.oneaws("host", "list").stdout.splitlines()
     assert [line.split() for line in lines] == [
         ["ID", "NAME", "CLUSTER", "INSTANCE", "TYPE", "ZONE", "EC2", "FREE", "TVM", "STAT"],
-        ["0", "h1", "default", instance, "c5n.metal", "eu-west-1a", "running", "48", "0", "on"],
+        ["0", "h1", "default", instance, "c5n.metal", "eu-west-1a", "running", "49", "0", "on"],
     ]
     assert lines[0].index("INSTANCE") == lines[1].index(instance)
-    assert lines[1][: lines[0].index("FREE") + len("FREE")].endswith(" 48")
+    assert lines[1][: lines[0].index("FREE") + len("FREE")].endswith(" 49")
     lines = cloud.oneaws("mesh", "show").stdout.splitlines()
     assert lines[1].split() == ["0", "h1", "10.0.0.4", "ok", "0", "0", "-", __version__, "on", "-"]
     assert lines[2:] == ["Blocks of the VPC: 10.0.0.0/16", "Private addresses of VMs: 10.0.0.254"]
@@ -277,6 +277,7 @@ def test_check_says_that_all_is_well(cloud: Cloud) -> None:
             "rights",
             "hosts",
             "address ranges",
+            "stand-ins",
             "addresses",
             "reserved addresses",
             "pool public",

@@ -158,8 +158,8 @@ def test_killed_at_any_call_the_next_run_ends_as_if_nothing_had_been(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(_WORKERS, context, _begin) as workers:
         ends = workers.map(partial(_killed, tmp_path), chosen)
-        different = [kill for kill, end in zip(chosen, ends, strict=True) if end != undisturbed.end]
-    assert different == []
+        different = {kill: end for kill, end in zip(chosen, ends, strict=True) if end != undisturbed.end}
+    assert different == {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

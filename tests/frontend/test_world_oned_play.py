@@ -264,8 +264,9 @@ def test_a_vm_runs_moves_and_ends(oned: Oned, client: Client) -> None:
     oned.set_vm_state(vm_id, 8)
     assert client.vm(vm_id).on_host is False
     assert client.host(second).vms == (vm_id,)
-    assert list(client.vms(0, -1)) == []
+    assert [vm.vm_id for vm in client.vms(0, -1)] == [vm_id]
     oned.set_vm_state(vm_id, oned_vm.DONE)
+    assert list(client.vms(0, -1)) == []
     assert client.host(second).vms == ()
     oned.remove_vm(vm_id)
     with pytest.raises(NotFoundError):

@@ -96,14 +96,7 @@ class Filling:
         """
         need = Need(eip, None, self.chooser.inside(), eip.private_ip)
         if not eip.private_ip:
-            need.address = self._attempts.meant(eip.allocation_id)
-            need.eni_id = self._left_over(need.address)
-            if not need.eni_id:
-                self.chooser.require_room(eip)
-            self._look(eip)
-            if not need.eni_id:
-                need.address, need.eni_id = self.chooser.private_ip(eip)
-                need.fresh = True
+            self._find_address(need)
         self._plan(need)
 
     def keep_range(self, eip: ElasticIp, item: AddressRange, address: str) -> None:
@@ -121,14 +114,26 @@ class Filling:
             if address and place is None:
                 return  # It had to leave, and returns when there is room.
             if place is None:
-                self.chooser.require_room(eip)
-            self._look(eip)
-            need.fresh = True
-            if place is None:
-                need.address, need.eni_id = self.chooser.private_ip(eip)
+                self._find_address(need)
             else:
-                need.eni_id = place
+                self._look(eip)
+                need.eni_id, need.fresh = place, True
         self._plan(need)
+
+    def _find_address(self, need: Need) -> None:
+        """Find a private address for an Elastic IP: what an earlier run has put on an ENI for it, else a free one.
+
+        Raises:
+            AwsOvsError: there is none, or the Elastic IP must not have one.
+        """
+        need.address = self._attempts.meant(need.eip.allocation_id)
+        need.eni_id = self._left_over(need.address)
+        if not need.eni_id:
+            self.chooser.require_room(need.eip)
+        self._look(need.eip)
+        if not need.eni_id:
+            need.address, need.eni_id = self.chooser.private_ip(need.eip)
+            need.fresh = True
 
     def _look(self, eip: ElasticIp) -> None:
         """Look whether an Elastic IP may get an address; what cannot be read is asked for once."""
