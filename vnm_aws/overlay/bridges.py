@@ -251,6 +251,8 @@ class Transaction:
     def add_tries(self, name: str) -> None:
         """Give tries of addresses to the tables of an existing VNET bridge that need them."""
         self.reasons.append(f"bridge {name} does not have the rules of security groups in tries (flow_tables)")
+        # New rows, for a change of `prefixes` within one can end in the database's loss: ovsdb-server 3.1 does not read back the
+        # difference of two such sets when it is greater than the set may be, and drops all that was written after it.
         old = ovs_set([table.value for table in _PREFIXES])
         mutations = [["flow_tables", "delete", old], ["flow_tables", "insert", self._flow_tables()]]
         where = [["name", "==", name]]

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from .executor import Executor
+from .executor import CommandError, Executor
 
 DAEMONS = ("ovsdb-server", "ovs-vswitchd")
 _RUN = "/run/openvswitch"
@@ -42,6 +42,7 @@ class OpenVswitch:
         running = self.pids()
         if "ovsdb-server" not in running:
             self._daemon("ovsdb-server", [_DATABASE, f"--remote=punix:{_RUN}/db.sock"])
+            self._require_whole()
             name = self._machine.name
             self.vsctl("--no-wait", "init")
             self.vsctl("--no-wait", "set", "Open_vSwitch", ".", f"external_ids:system-id={name}")
@@ -49,6 +50,12 @@ class OpenVswitch:
             self._daemon("ovs-vswitchd", [f"unix:{_RUN}/db.sock"])
             self.vsctl("--no-wait", "set", "Open_vSwitch", ".", "external_ids:lab-started=yes")
             self.vsctl("set", "Open_vSwitch", ".", "external_ids:lab-started=yes")
+
+    def _require_whole(self) -> None:
+        """Raise when ovsdb-server could not read a change: it drops all that came after it, and says so in its log only."""
+        said = self._machine.run(["grep", "-F", "ovsdb_server|ERR", f"{_LOG}/ovsdb-server.log"], check=False).stdout
+        if said:
+            raise CommandError(f"{self._machine.name}: the database of Open vSwitch was not read to its end: {said}")
 
     def _daemon(self, name: str, arguments: Sequence[str]) -> None:
         options = [f"--pidfile={_RUN}/{name}.pid", "--detach", "--no-chdir", f"--log-file={_LOG}/{name}.log"]
