@@ -18,7 +18,10 @@ from tests.world.recording import load
 from tests.world.vpc.vpc import CLIENT, SERVER, Eni
 from vnm_aws.names import ENI_MAC
 
-pytestmark = pytest.mark.only_on("userspace", reason="an emulated host has one ENI")
+pytestmark = [
+    pytest.mark.only_on("userspace", reason="an emulated host has one ENI"),
+    pytest.mark.xdist_group("enis"),  # one ENI is for all, and each goes on with what the one before has left
+]
 
 DEPLOY = load("deploy")
 DOCUMENT = DEPLOY.steps[-1].xml or b""

@@ -280,8 +280,8 @@ def quiet(host: Host) -> None:
 def complaint(action: Action, ended: CompletedProcess[str]) -> str:
     """Say what is wrong with how an action has failed; nothing when it said it as its caller needs it."""
     lines = ended.stderr.splitlines()
-    if action.verb == "peers":  # the front-end reads the last line
-        good = len(lines) == 1 and lines[0].startswith("aws-ovs: peers: ")
+    if action.verb in ("peers", "stand-ins"):  # the front-end reads the last line
+        good = len(lines) == 1 and lines[0].startswith(f"aws-ovs: {action.verb}: ")
     else:  # OpenNebula reads both
         good = len(lines) == 2 and lines[0] == f"ERROR: {lines[1]}" and lines[1].startswith(f"{action.verb}: ")
     if good and ended.returncode == 1:
