@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,6 +63,12 @@ class Site(NamedTuple):
     def move(self, vm_id: int, host: str) -> None:
         """Migrate a VM."""
         self.cloud.oned.move_vm(vm_id, self.cloud.host(host).host_id)
+
+    def waiting(self) -> list[str]:
+        """What the check says of VMs whose addresses are not with them."""
+        lines = json.loads(self.cloud.oneaws("check", "--json", code=None).stdout)
+        texts = [line["DETAIL"] for line in lines if (line["CHECK"], line["STATUS"]) == ("addresses", "pending")]
+        return [text for text in texts if text.startswith("VM ")]
 
     def status(self, vm_id: int) -> str:
         """The AWS_EIP_STATUS of a VM."""

@@ -256,6 +256,7 @@ def test_a_full_host_goes_on_with_a_further_eni_that_is_tagged_and_its_node_is_t
     assert cloud.leads_to(address.external_ip) == (eni_id, address.private_ip)
     assert told_enis(cloud, "h1") == [("10.0.0.101", [address.private_ip])]
     assert site.status(vm_id).startswith("OK: ")
+    assert site.waiting() == []
     assert site.free() == {"h1": "1", "h2": "1"}
     site.settled()
     assert private_ips(cloud.ec2.client, stranger) == ["10.0.0.100"]

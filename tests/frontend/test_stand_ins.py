@@ -112,6 +112,16 @@ def test_the_reconciler_does_the_same_when_the_hook_was_lost(zones: Zones) -> No
     zones.is_away(vm_id, "h3")
 
 
+def test_the_check_finds_nothing_missing_at_a_vm_that_is_away(zones: Zones) -> None:
+    site = zones.site
+    vm_id = site.run("h3", 0)
+    (before,) = site.waiting()
+    assert f"VM {vm_id} is on host h3 for " in before
+    site.follow(vm_id)
+    zones.is_away(vm_id, "h3")
+    assert site.waiting() == []
+
+
 def test_nothing_more_is_read_while_a_vm_is_away(zones: Zones) -> None:
     site = zones.site
     vm_id = site.run("h1", 0)

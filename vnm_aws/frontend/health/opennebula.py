@@ -9,6 +9,7 @@ from ...names import INHERITED, POOL, RESERVATION, RESTRICTED
 from .. import listing, registration, vm_groups
 from ..follow.conflicts import left_to_others, without
 from ..follow.decide import find
+from ..follow.stand_ins import standing
 from ..hook_objects import Execution
 from ..objects import AwsVm, Host
 from ..world import World
@@ -99,10 +100,11 @@ def waiting(world: World, report: Report) -> None:
 
 
 def _absent(world: World, vm: AwsVm, host: Host) -> list[str]:
-    """List the private addresses of a VM that are not on its host's ENI, and Elastic IPs that do not lead to theirs."""
-    eni = world.interfaces.get(host.eni_id)
-    absent = [item.private_ip for item in vm.addresses if eni is None or item.private_ip not in eni.addresses]
-    for address in vm.addresses:
+    """List the private addresses of a VM that are on no ENI of its host, and Elastic IPs that do not lead to theirs."""
+    addresses = standing(vm, host).addresses
+    there = {address for eni in world.enis(host) for address in eni.addresses}
+    absent = [item.private_ip for item in addresses if item.private_ip not in there]
+    for address in addresses:
         eip = find(address, world.elastic_ips)
         if eip is not None and eip.private_ip != address.private_ip:
             absent.append(f"Elastic IP {eip.public_ip}")
