@@ -62,11 +62,16 @@ class Places:
 
     def refuge(self) -> str:
         """Take a place elsewhere for an address that leaves; empty when all is full."""
-        eni_id = max(sorted(self._refuges), key=self._refuges.__getitem__, default="")
-        if not eni_id or self._refuges[eni_id] < 1:
-            return ""
-        self._refuges[eni_id] -= 1
+        eni_id = roomiest(self._refuges)
+        if eni_id:
+            self._refuges[eni_id] -= 1
         return eni_id
+
+
+def roomiest(room: Mapping[str, int]) -> str:
+    """Choose the ENI with most room; empty when all are full."""
+    eni_id = max(sorted(room), key=room.__getitem__, default="")
+    return eni_id if eni_id and room[eni_id] > 0 else ""
 
 
 def holders(world: World, addresses: Collection[str]) -> dict[str, set[int]]:

@@ -273,10 +273,13 @@ def success(vm: AwsVm, host: Host) -> dict[str, str]:
     public = sorted({address.external_ip or address.private_ip for address in vm.addresses})
     stand_ins = sorted({address.private_ip for address in vm.addresses if address.stands_for})
     by = f" (by {' '.join(stand_ins)})" if stand_ins else ""
-    values = {EIP_STATUS: printable(f"OK: {' '.join(public)} on {host.name}{by}"), EIP_HOST: str(host.host_id)}
-    if vm.user_template.get(ERROR, "").startswith(_PREFIX):
-        values[ERROR] = ""  # an attribute can be emptied without knowing the others, but not removed
-    return values
+    status = printable(f"OK: {' '.join(public)} on {host.name}{by}")
+    return {EIP_STATUS: status, EIP_HOST: str(host.host_id), **_no_error(vm)}
+
+
+def _no_error(vm: AwsVm) -> dict[str, str]:
+    """Compose what takes back an ERROR of ours; an attribute can be emptied without knowing the others, but not removed."""
+    return {ERROR: ""} if vm.user_template.get(ERROR, "").startswith(_PREFIX) else {}
 
 
 def failure(error: AwsOvsError) -> dict[str, str]:
@@ -294,18 +297,12 @@ def failure(error: AwsOvsError) -> dict[str, str]:
 def waiting(vm: AwsVm, left: Mapping[str, AwsVm]) -> dict[str, str]:
     """Compose the attributes of a VM whose addresses are all shared, and with others now."""
     texts = [f"{address} is shared, VM {other.vm_id} on {other.host} has it" for address, other in sorted(left.items())]
-    values = {EIP_STATUS: printable(f"WAITING: {', '.join(texts)}"), EIP_HOST: ""}
-    if vm.user_template.get(ERROR, "").startswith(_PREFIX):
-        values[ERROR] = ""
-    return values
+    return {EIP_STATUS: printable(f"WAITING: {', '.join(texts)}"), EIP_HOST: "", **_no_error(vm)}
 
 
 def nothing_left(vm: AwsVm) -> dict[str, str]:
     """Compose the attributes of a VM that has no address in AWS any more."""
-    values = {key: "" for key in (EIP_STATUS, EIP_HOST) if vm.user_template.get(key)}
-    if vm.user_template.get(ERROR, "").startswith(_PREFIX):
-        values[ERROR] = ""
-    return values
+    return {key: "" for key in (EIP_STATUS, EIP_HOST) if vm.user_template.get(key)} | _no_error(vm)
 
 
 def differs(vm: AwsVm, values: dict[str, str]) -> bool:

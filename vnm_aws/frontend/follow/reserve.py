@@ -16,6 +16,7 @@ from ..ec2_objects import Interface
 from ..objects import Address, AddressRange, AwsVm, Network
 from ..oned import NotFoundError
 from ..plan import Plan
+from ..room import roomiest
 from ..world import World
 from .decide import differs, find
 
@@ -29,7 +30,7 @@ def plan(world: World) -> Plan:
         if eni is None:
             room = world.room() if room is None else room
             try:
-                eni = _roomiest(world, room, network, item, address)
+                eni = _place(world, room, network, item, address)
             except AwsOvsError as error:
                 result.error(_target(item), error)
                 continue
@@ -79,7 +80,7 @@ def _host_name(world: World, eni: Interface) -> str:
     return host.name if host else f"{eni.eni_id}, which is no host's"
 
 
-def _roomiest(world: World, room: dict[str, int], network: Network, item: AddressRange, address: Address) -> Interface:
+def _place(world: World, room: dict[str, int], network: Network, item: AddressRange, address: Address) -> Interface:
     """Choose the ENI with most room in the subnet of an address.
 
     Raises:
@@ -87,8 +88,8 @@ def _roomiest(world: World, room: dict[str, int], network: Network, item: Addres
     """
     subnets = {eni_id: world.subnets[world.interfaces[eni_id].subnet_id] for eni_id in room}
     fitting = {eni_id: left for eni_id, left in room.items() if subnets[eni_id].has(address.private_ip)}
-    best = max(sorted(fitting), key=lambda eni_id: fitting[eni_id], default="")
-    if best and fitting[best] > 0:
+    best = roomiest(fitting)
+    if best:
         return world.interfaces[best]
     what = f"{address.private_ip} is leased by a VM that does not run and is on no ENI, so EC2 may give it to others"
     if fitting:
