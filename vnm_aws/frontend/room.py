@@ -8,13 +8,15 @@ then, until there is room again or a VM has it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from .. import lock
 from ..addresses import ip_to_int
 from ..errors import AwsOvsError
 from ..names import FREE_ADDRESSES, PRIVATE_IP, SUBNET_ID
 from .ec2_objects import Interface
+from .locks import lock_of
 from .objects import Host, Network
 from .plan import Plan
 from .world import Part, World
@@ -123,13 +125,9 @@ def refuges(world: World, host: Host) -> dict[str, int]:
     return {key: room for key, room in rooms if key not in own and world.interfaces[key].subnet_id in subnets}
 
 
-@contextlib.contextmanager
-def held(world: World, host: Host) -> Iterator[None]:
+def held(world: World, host: Host) -> AbstractContextManager[None]:
     """Hold the lock of whoever lets addresses leave the ENIs of a host, so that no two count on the same place."""
-    settings = world.settings
-    path = f"{settings.state_directory}/room/{host.host_id % 256}.lock"
-    with lock.held(f"making room on host {host.name}", settings.lock_timeout, path):
-        yield
+    return lock_of(world.settings, "room", host.host_id, f"making room on host {host.name}")
 
 
 def plan(world: World) -> Plan:

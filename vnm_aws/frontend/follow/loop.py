@@ -6,9 +6,9 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from ... import lock
 from ...errors import AwsOvsError
 from .. import elsewhere
+from ..locks import lock_of
 from ..objects import AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import SeveralErrors
@@ -44,9 +44,7 @@ def follow(world: World, vm_id: int) -> AwsVm | None:
 
 def _follow(world: World, vm_id: int, others: set[int]) -> AwsVm | None:
     """Follow one VM; `others` gets the VMs whose addresses had to leave its host."""
-    # Few files serve all VMs, so that a few wait for each other without need.
-    path = f"{world.settings.state_directory}/follow/{vm_id % 256}.lock"
-    with lock.held(f"following VM {vm_id}", world.settings.lock_timeout, path):
+    with lock_of(world.settings, "follow", vm_id, f"following VM {vm_id}"):
         for _ in range(_ATTEMPTS):
             try:
                 vm = world.oned.vm(vm_id)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from ... import lock
 from ...addresses import Prefix, is_ipv4
 from ...errors import AwsOvsError
 from ...names import HOST_STAND_INS, PRIVATE_IP
@@ -21,6 +21,7 @@ from .. import ssh
 from ..attempts import Attempts
 from ..ec2_errors import Ec2Error
 from ..ec2_objects import ElasticIp, Subnet
+from ..locks import lock_of
 from ..objects import Address, AwsVm, Host
 from ..oned import NotFoundError
 from ..plan import Plan
@@ -177,13 +178,9 @@ def _write(world: World, host: Host) -> None:
     world.forget(Part.HOSTS)
 
 
-@contextlib.contextmanager
-def _held(world: World, host: Host) -> Iterator[None]:
+def _held(world: World, host: Host) -> AbstractContextManager[None]:
     """Hold the lock of whoever changes what stands on a host."""
-    settings = world.settings
-    path = f"{settings.state_directory}/stand-ins/{host.host_id % 256}.lock"
-    with lock.held(f"stand-ins of host {host.name}", settings.lock_timeout, path):
-        yield
+    return lock_of(world.settings, "stand-ins", host.host_id, f"stand-ins of host {host.name}")
 
 
 def _tell(world: World, host: Host) -> None:
